@@ -1,0 +1,38 @@
+"""Glass Box: helpers for causal interpretability of language models. See `hooks` for the idea in one breath."""
+
+from .edits import add, apply, clamp, mean_ablate, noise, project_out, replace, swap_subspace, zero
+from .hooks import Activations, intervene, record
+from .loading import load_model
+from .metrics import kl_divergence, logit_diff, probability, rank
+from .models import LanguageModel
+from .patching import Sweep, patch_sweep
+from .prompts import facts, ioi, known, pairs
+from .sites import Site
+
+__all__ = [
+    "Activations",
+    "LanguageModel",
+    "Site",
+    "Sweep",
+    "add",
+    "apply",
+    "clamp",
+    "facts",
+    "intervene",
+    "ioi",
+    "kl_divergence",
+    "known",
+    "load_model",
+    "logit_diff",
+    "mean_ablate",
+    "noise",
+    "pairs",
+    "patch_sweep",
+    "probability",
+    "project_out",
+    "rank",
+    "record",
+    "replace",
+    "swap_subspace",
+    "zero",
+]

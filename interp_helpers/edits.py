@@ -1,0 +1,191 @@
+"""The edits that `intervene` applies: each is a formula for the activations h at a site.
+
+    replace        h ← s                    another run's activation (interchange intervention, activation patching)
+    add            h ← h + scale · v        steering
+    noise          h ← h + ε                corruption (Meng et al. 2022)
+    zero           h ← 0                    ablation
+    mean_ablate    h ← mean of a reference  ablation that stays in distribution (Wang et al. 2022)
+    project_out    h ← h − (h·u) u          ablation of one direction
+    clamp          h ← h + max(0, c − h·u) u   a direction held up at a level
+    swap_subspace  h ← h + (s − h) Q Qᵀ     an interchange in a subspace (DAS, Geiger et al. 2023)
+    apply          h ← f(h)                 anything else
+
+A value is a tensor of shape `(d,)`, the same everywhere, or `(batch, places, d)`, where the places are those that the
+site names in each row (for per-head components: (heads, d_head) in place of d); or the `Activations` of another run,
+from which the same site is read. A value follows the activation's device and dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .hooks import Activations, Edit
+from .sites import Layout, Site, Spots
+
+
+def replace(site: Site, value: Tensor | Activations) -> Edit:
+    """Put `value` in place of the activations: h ← s. With another run's `Activations`, the interchange intervention."""
+    return _edit("replace", site, lambda h, s: s, value)
+
+
+def add(site: Site, vector: Tensor | Activations, scale: float = 1.0) -> Edit:
+    """Add a vector: h ← h + scale · v."""
+    return _edit("add", site, lambda h, v: h + scale * v, vector)
+
+
+def noise(site: Site, std: float, seed: int = 0) -> Edit:
+    """Add Gaussian noise of standard deviation `std` (in the activations' own units); the same draw in every run."""
+    if std < 0:
+        raise ValueError(f"A standard deviation is not negative, and std={std} was given.")
+
+    def draw(h: Tensor) -> Tensor:
+        # Drawn on the CPU: one seed gives one noise on every device.
+        return h + std * torch.randn(h.shape, generator=torch.Generator().manual_seed(seed)).to(h)
+
+    return _edit("noise", site, draw)
+
+
+def zero(site: Site) -> Edit:
+    """Zero ablation: h ← 0."""
+    return _edit("zero", site, torch.zeros_like)
+
+
+def mean_ablate(site: Site, reference: Tensor | Activations) -> Edit:
+    """Mean ablation: h ← the mean of a reference.
+
+    Args:
+        site: where.
+        reference: a mean that you have, or the `Activations` of reference prompts: their mean over all rows and over
+            the tokens that the site's positions name in them (all real tokens, for None).
+    """
+    if isinstance(reference, Activations):
+        reference = reference.at(site, reference.layout.spots(site.positions)).mean(0)
+    return _edit("mean_ablate", site, lambda h, mean: mean.expand_as(h), reference)
+
+
+def project_out(site: Site, direction: Tensor) -> Edit:
+    """Remove what lies along a direction: h ← h − (h·u) u, u = direction / ‖direction‖."""
+    return _edit("project_out", site, lambda h, u: h - (h * u).sum(-1, keepdim=True) * u, _unit(direction))
+
+
+def clamp(site: Site, direction: Tensor, at_least: float) -> Edit:
+    """Hold a direction up at a level: h ← h + max(0, at_least − h·u) u, u = direction / ‖direction‖."""
+
+    def raise_to(h: Tensor, u: Tensor) -> Tensor:
+        return h + (at_least - (h * u).sum(-1, keepdim=True)).clamp(min=0) * u
+
+    return _edit("clamp", site, raise_to, _unit(direction))
+
+
+def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
+    """Interchange within a subspace: h ← h + (s − h) Q Qᵀ (DAS, Geiger et al. 2023, section 3).
+
+    Args:
+        site: where.
+        source: the run that the subspace's content is taken from.
+        subspace: Q, a tensor (d, rank) with orthonormal columns, or an object with a method `swap(base, source)`.
+
+    Raises:
+        ValueError: Q's columns are not orthonormal.
+    """
+    if not isinstance(subspace, Tensor):
+        return _edit("swap_subspace", site, subspace.swap, source)
+    basis = subspace
+    if basis.ndim != 2 or not torch.allclose(basis.mT @ basis, torch.eye(basis.shape[1]).to(basis), atol=1e-4):
+        raise ValueError(
+            f"The subspace, a tensor of shape {tuple(basis.shape)}, is not (d, rank) with orthonormal columns: "
+            "make it so with torch.linalg.qr(subspace).Q."
+        )
+    return _edit("swap_subspace", site, lambda h, s: h + ((s - h) @ basis.to(h)) @ basis.to(h).mT, source)
+
+
+def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
+    """Anything else: h ← function(h), with h of shape (n, d) or (n, heads, d_head), n the places named, row by row.
+
+    Raises:
+        ValueError: when the model runs, where the function returns another shape.
+    """
+
+    def checked(h: Tensor) -> Tensor:
+        new = function(h)
+        if not isinstance(new, Tensor) or new.shape != h.shape:
+            got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise ValueError(
+                f"The function applied at {site} got a tensor {tuple(h.shape)} and returned {got}: keep the shape."
+            )
+        return new
+
+    return _edit("apply", site, checked)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _edit(name: str, site: Site, formula: Callable, value: Tensor | Activations | None = None) -> Edit:
+    """An edit from its formula: of h alone, or of h and a value that has been made to fit."""
+    if site.component == "attention_weight":
+        raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
+    if value is not None and not isinstance(value, Tensor | Activations):
+        raise ValueError(f"{name} takes a tensor or the Activations of another run, and got {type(value).__name__}.")
+
+    def prepare(site: Site, shape: tuple[int, ...], layout: Layout, spots: Spots) -> Callable[[Tensor], Tensor]:
+        if value is None:
+            return formula
+        fitted = _fit(value, name, site, shape, spots)
+        return lambda h: formula(h, fitted.to(h))
+
+    return Edit(name, site, prepare)
+
+
+def _fit(value: Tensor | Activations, name: str, site: Site, shape: tuple[int, ...], spots: Spots) -> Tensor:
+    """The value at each of n spots: (n, *shape), or `shape` where it is the same everywhere."""
+    if isinstance(value, Activations):
+        return _from_run(value, name, site, shape, spots)
+    if tuple(value.shape) == shape:
+        return value
+    if value.ndim == 2 + len(shape) and spots.each is not None:
+        full = (len(spots.counts), spots.each, *shape)
+        if all(got in (1, wanted) for got, wanted in zip(value.shape, full, strict=True)) and value.shape[2:] == shape:
+            return value.expand(full).flatten(0, 1)
+    each = spots.each if spots.each is not None else f"{min(spots.counts)} to {max(spots.counts)}"
+    raise ValueError(
+        f"{name} at {site} was given a tensor of shape {tuple(value.shape)}: expected was {shape}, the same everywhere, or "
+        f"(batch, places, …) = {(len(spots.counts), each, *shape)}."
+    )
+
+
+def _from_run(acts: Activations, name: str, site: Site, shape: tuple[int, ...], spots: Spots) -> Tensor:
+    """The same site, read from another run. A single source row serves every row of the base."""
+    batch = len(spots.counts)
+    if len(acts.layout.lengths) == 1 and batch > 1:
+        acts = acts.rows([0] * batch)
+    if len(acts.layout.lengths) != batch:
+        raise ValueError(
+            f"{name} at {site}: the source has {len(acts.layout.lengths)} rows and the base has {batch}; give one source "
+            "row for each base row, or a single one."
+        )
+    theirs = acts.layout.spots(site.positions)
+    if theirs.counts != spots.counts:
+        raise ValueError(
+            f"{name} at {site}: the source has {list(theirs.counts)} tokens there and the base {list(spots.counts)}, row by "
+            "row, so they don't pair up: choose prompts of equal length, or name positions that exist in both."
+        )
+    taken = acts.at(site, theirs)
+    if taken.shape[1:] != shape:
+        raise ValueError(
+            f"{name} at {site}: the source's activations are {tuple(taken.shape[1:])} and the model's {shape}."
+        )
+    return taken
+
+
+def _unit(direction: Tensor) -> Tensor:
+    if (
+        not isinstance(direction, Tensor)
+        or not direction.ndim
+        or not (length := direction.norm(dim=-1, keepdim=True)).all()
+    ):
+        raise ValueError("A direction is a tensor whose last axis is d, not zero.")
+    return direction / length

@@ -1,0 +1,267 @@
+"""Look inside a transformer while it runs, and change what you find there.
+
+A transformer is a residual stream that its blocks read from and write to. Every experiment in this course is one
+sentence: at these **sites** apply these **edits** while the model runs on this prompt, and measure.
+
+    acts = record(lm, "The Eiffel Tower is in the city of", "block_output")          # look
+    site = Site("block_output", layer=8, positions=-1)
+    with intervene(lm, replace(site, acts)):                                         # edit
+        logits = lm("The Colosseum is in the city of")                               # measure
+
+Replacing what one run computed by what another run computed is an *interchange intervention* (Geiger et al. 2021),
+or *activation patching*. PyTorch offers the means: a *hook* is a function that it calls whenever data passes through
+a module, and whatever the hook returns takes the data's place. This file is those hooks and little else: look (`record`,
+`Activations`) and edit (`intervene`). Where is a `Site`, in `sites.py`; the edits, a formula each, are in `edits.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .anatomy import Place
+from .sites import Layout, Site, Spots
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Look
+
+
+class Activations:
+    """What `record` saw. `acts[site]` and `acts["block_output", 8]` are tensors (batch, position, d), or (batch,
+    position, head, d_head) for per-head components; `acts.logits` are the run's logits (batch, position, vocab)."""
+
+    def __init__(self, values: dict[tuple[str, int], Tensor], logits: Tensor, layout: Layout):
+        self._values, self.logits, self.layout = values, logits, layout
+
+    def __getitem__(self, key: Site | tuple[str, int]) -> Tensor:
+        site = key if isinstance(key, Site) else Site(*key)
+        if site.component == "attention_weight":
+            return self._whole(site)
+        spots = self.layout.spots(site.positions)
+        if site.positions is None:  # padding and all, so that the shape is the batch's
+            whole = self._whole(site)
+            return whole if site.heads is None else whole[:, :, site.head_list]
+        if spots.each is None:
+            raise ValueError(
+                f"{site} names a different number of tokens in each row ({spots.counts}), which no single tensor holds: "
+                "take one row at a time, with acts.rows([0])."
+            )
+        return self.at(site, spots).unflatten(0, (-1, spots.each))
+
+    def at(self, site: Site, spots: Spots) -> Tensor:
+        """The activations (n, d) or (n, heads, d_head) of a site's component at n named spots."""
+        taken = self._whole(site)[spots.rows, spots.columns]
+        return taken if site.heads is None else taken[:, site.head_list]
+
+    def stack(self, component: str) -> Tensor:
+        """Every recorded layer of a component: (layer, batch, position, …), layers in order."""
+        layers = sorted(layer for name, layer in self._values if name == component)
+        return torch.stack([self[component, layer] for layer in layers])
+
+    def rows(self, rows: Sequence[int]) -> Activations:
+        """The same record with other rows: chosen, reordered or repeated."""
+        return Activations(
+            {k: v[list(rows)] for k, v in self._values.items()}, self.logits[list(rows)], self.layout.take(rows)
+        )
+
+    def _whole(self, site: Site) -> Tensor:
+        if (site.component, site.layer) not in self._values:
+            raise KeyError(_Sentence(f"{site.component!r} of layer {site.layer} was not recorded. Here is {self!r}."))
+        return self._values[site.component, site.layer]
+
+    def __repr__(self) -> str:
+        layers: dict[str, list[int]] = {}
+        for component, layer in self._values:
+            layers.setdefault(component, []).append(layer)
+        held = "; ".join(f"{name} at layers {_ranges(found)}" for name, found in layers.items())
+        return f"Activations of {len(self.layout.lengths)} prompt(s) of {list(self.layout.lengths)} tokens: {held}"
+
+
+def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
+    """Run the model and keep what passes through some sites; nothing is changed.
+
+        acts = record(lm, prompt, "block_output", Site("attention_weight", 4))
+
+    Args:
+        lm: a `LanguageModel`.
+        prompts: as `lm` takes them.
+        what: sites, or names of components, which stand for all layers. (Whole rows are kept, whatever a site's
+            positions: they count when you read `acts[site]`.)
+        grad: keep the graph, for gradients with respect to the activations; otherwise they are detached copies.
+
+    Raises:
+        ValueError: nothing to record, an unknown component or layer.
+    """
+    sites = [site for item in what for site in _expand(lm, item)]
+    if not sites:
+        raise ValueError('record needs to be told what: a component such as "block_output", or sites.')
+    tokens = lm.tokens(prompts)
+    layout = Layout(tokens.attention_mask)
+    values: dict[tuple[str, int], Tensor] = {}
+
+    def keep(site: Site, place: Place) -> Callable[[Tensor], None]:
+        def look(tensor: Tensor) -> None:
+            seen = tensor if site.component == "attention_weight" else place.view(layout.batched(tensor))
+            values[site.component, site.layer] = seen if grad else seen.detach().clone()
+
+        return look
+
+    with ExitStack() as stack:
+        if any(site.component == "attention_weight" for site in sites):
+            stack.enter_context(_eager_attention(lm.model))
+        for site in dict.fromkeys(sites):
+            place = site.place(lm)
+            stack.enter_context(_hook(place, keep(site, place), second=site.component == "attention_weight"))
+        logits = lm(tokens, grad=grad)
+    return Activations(values, logits, layout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Edit
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change to make at a site. `prepare(site, shape, layout, spots)` is called before the model runs: it refuses what
+    doesn't fit, and returns the function from the activations there, (n, *shape), to those that take their place."""
+
+    name: str
+    site: Site
+    prepare: Callable[[Site, tuple[int, ...], Layout, Spots], Callable[[Tensor], Tensor]]
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.site})"
+
+
+@contextmanager
+def intervene(lm, *edits: Edit) -> Iterator[None]:
+    """While the `with` block lasts, every run of the model is edited; afterwards the model is as it was.
+
+        with intervene(lm, replace(Site("block_output", 8, positions=-1), acts), zero(Site("mlp_output", 3))):
+            logits = lm(prompt)                        # or lm.generate(prompt), or record(lm, prompt, …)
+
+    Edits apply in the order given; blocks nest, and an inner block's edits come after an outer's. Positions name
+    places in the prompt: under `generate` those edits apply while the prompt is read, and never to new tokens, whereas
+    `positions=None` means the prompt and every new token.
+
+    Raises:
+        ValueError: before the model runs, where an edit doesn't fit the model or the prompts.
+        RuntimeError: on leaving, where an edit was never applied because the model was not run.
+    """
+    if not edits or not all(isinstance(edit, Edit) for edit in edits):
+        raise ValueError(f"intervene takes one or more edits, such as replace(site, acts), and got {edits!r}.")
+    fired: set[int] = set()
+    ready: dict[int, tuple[Layout, Spots, Callable]] = {}  # this run's places and changes
+
+    def before_the_run(model, args, kwargs) -> None:
+        layout = Layout.of_call(args, kwargs, lm.prompt_width)
+        ready.clear()
+        for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
+            if edit.site.positions is not None and layout.past:
+                continue  # the prompt has been read already
+            spots = layout.spots(edit.site.positions)
+            shape = place.shape if edit.site.heads is None else (len(edit.site.head_list), place.shape[1])
+            ready[i] = layout, spots, edit.prepare(edit.site, shape, layout, spots)
+
+    def change(i: int, edit: Edit, place: Place) -> Callable[[Tensor], Tensor | None]:
+        def look(tensor: Tensor) -> Tensor | None:
+            if i not in ready:
+                return None
+            layout, spots, new_value = ready[i]
+            result = tensor.clone()  # others may hold on to the original
+            view = place.view(layout.batched(result))
+            where = (spots.rows, spots.columns)
+            if edit.site.heads is not None:
+                where = (spots.rows[:, None], spots.columns[:, None], torch.tensor(edit.site.head_list))
+            view[where] = new_value(view[where]).to(view)
+            fired.add(i)
+            return result
+
+        return look
+
+    with ExitStack() as stack:
+        places = [edit.site.place(lm) for edit in edits]
+        stack.enter_context(_removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
+        for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
+            stack.enter_context(_hook(place, change(i, edit, place)))
+        yield
+    idle = [edit for i, edit in enumerate(edits) if i not in fired]
+    if idle:
+        raise RuntimeError(
+            f"Never applied: {idle}. Run the model inside the `with` block: with intervene(lm, …): lm(prompt)."
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The plumbing, which a reader may skip
+
+
+@contextmanager
+def _hook(place: Place, look: Callable[[Tensor], Tensor | None], second: bool = False) -> Iterator[None]:
+    """Show `look` each tensor that passes a place; what it returns, unless None, goes on in the tensor's stead."""
+
+    def on_input(module, args, kwargs):
+        if args:
+            new = look(args[0])
+            return None if new is None else ((new, *args[1:]), kwargs)
+        new = look(kwargs["hidden_states"])
+        return None if new is None else (args, kwargs | {"hidden_states": new})
+
+    def on_output(module, args, output):
+        # Blocks return a tuple in some versions of transformers and a tensor in others.
+        if not isinstance(output, tuple):
+            return look(output)
+        new = look(output[1 if second else 0])
+        return None if new is None else (new, *output[1:])
+
+    if place.side == "input":
+        handle = place.module.register_forward_pre_hook(on_input, with_kwargs=True)
+    else:
+        handle = place.module.register_forward_hook(on_output)
+    with _removing(handle):
+        yield
+
+
+@contextmanager
+def _removing(handle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _eager_attention(model) -> Iterator[None]:
+    # The fused attention kernels never form the pattern, and some models drop it unless asked.
+    before = model.config._attn_implementation, model.config.output_attentions
+    model.set_attn_implementation("eager")
+    model.config.output_attentions = True
+    try:
+        yield
+    finally:
+        model.config.output_attentions = before[1]
+        model.set_attn_implementation(before[0])
+
+
+def _expand(lm, item: Site | str) -> Iterable[Site]:
+    if isinstance(item, Site):
+        return [item]
+    return [Site(item, layer) for layer in range(lm.n_layers)]
+
+
+def _ranges(layers: list[int]) -> str:
+    layers = sorted(layers)
+    return (
+        f"{layers[0]} to {layers[-1]}"
+        if layers == list(range(layers[0], layers[-1] + 1)) and layers[1:]
+        else str(layers)
+    )
+
+
+class _Sentence(str):
+    # KeyError shows the repr of its message; this one reads as a sentence.
+    __repr__ = str.__str__

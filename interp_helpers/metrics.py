@@ -1,0 +1,89 @@
+"""What an experiment measures: functions from a prompt's final logits (batch, vocab) to one number a row (batch,).
+
+    metric = logit_diff(lm, " Rome", " Paris")
+    metric(lm.next_token_logits("The Colosseum is in the city of"))      # tensor([5.1])
+
+The logit difference is linear in the last residual stream (up to the final norm) and shows an answer that is pushed
+*down* as clearly as one that is pushed up; a probability saturates and hides whatever happens below the top (Zhang
+& Nanda 2024, section 4). A word may be given as a string that is one token (mind the leading space), or as a token
+id; a sequence of them, one a row, measures another answer in each row of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Words = str | int | Sequence[str | int]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named function from logits (batch, vocab) to values (batch,); the name goes on a figure's axis."""
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if logits.ndim != 2:
+            raise ValueError(
+                f"A metric takes the final position's logits (batch, vocab), and got {tuple(logits.shape)}: use "
+                "lm.next_token_logits(prompt), or logits[:, -1] where no row is padded."
+            )
+        return self.function(logits)
+
+
+def logit_diff(lm, right: Words, wrong: Words) -> Metric:
+    """logit(right) − logit(wrong): positive where the model prefers `right`; in nats of log odds.
+
+    Raises:
+        ValueError: a word that is not one token.
+    """
+    a, b = _ids(lm, right), _ids(lm, wrong)
+    return Metric(f"logit{_name(right)} − logit{_name(wrong)}", lambda x: _pick(x, a) - _pick(x, b))
+
+
+def probability(lm, word: Words) -> Metric:
+    """The probability of a word as the next token, between 0 and 1."""
+    ids = _ids(lm, word)
+    return Metric(f"probability of{_name(word)}", lambda x: _pick(x.float().softmax(-1), ids))
+
+
+def rank(lm, word: Words) -> Metric:
+    """The word's rank among all next tokens: 1 is the model's first choice."""
+    ids = _ids(lm, word)
+    return Metric(f"rank of{_name(word)}", lambda x: 1 + (x > _pick(x, ids)[:, None]).sum(-1).to(torch.float32))
+
+
+def kl_divergence(reference_logits: Tensor) -> Metric:
+    """KL(reference ‖ measured) between next-token distributions, in nats; 0 where nothing changed.
+
+    Args:
+        reference_logits: (vocab,), (1, vocab) or (batch, vocab), such as the unpatched run's.
+    """
+    reference = reference_logits.float().log_softmax(-1)
+
+    def divergence(x: Tensor) -> Tensor:
+        return (reference.exp() * (reference - x.float().log_softmax(-1))).sum(-1)
+
+    return Metric("KL(reference ‖ measured), nats", divergence)
+
+
+def _ids(lm, words: Words) -> Tensor:
+    one = isinstance(words, str | int)
+    return torch.tensor([lm.token_id(word) for word in ([words] if one else words)])
+
+
+def _pick(values: Tensor, ids: Tensor) -> Tensor:
+    if len(ids) not in (1, len(values)):
+        raise ValueError(f"A metric with {len(ids)} words, one a row, was given {len(values)} rows.")
+    return values.gather(1, ids.to(values.device).expand(len(values))[:, None])[:, 0]
+
+
+def _name(words: Words) -> str:
+    return (
+        f"({words.strip()})" if isinstance(words, str) else f"(token {words})" if isinstance(words, int) else "(answer)"
+    )

@@ -1,0 +1,243 @@
+"""A language model and its tokenizer under one name, with the few conveniences that an experiment needs.
+
+`LanguageModel` wraps any causal model of the transformers library whose family `anatomy` knows. It adds no token
+that the tokenizer doesn't add, pads where prompts differ in length without changing a number, and turns words into
+token ids and places, refusing where that is ambiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from .anatomy import Anatomy
+
+Prompts = str | Sequence[str] | Tensor
+
+
+class LanguageModel:
+    """A causal language model, its tokenizer and its anatomy.
+
+        lm = load_model()
+        logits = lm("The Eiffel Tower is in the city of")      # (1, position, vocab)
+        lm.top("The Eiffel Tower is in the city of", k=3)      # [(" Paris", 0.41), …]
+        lm.find("The Eiffel Tower is in …", "Eiffel Tower")    # range(1, 5)
+
+    Args:
+        hf_model: a causal language model of the transformers library, on any device, in any dtype; it is switched to
+            evaluation mode (no dropout) and otherwise left as it is.
+        tokenizer: its tokenizer.
+        name: what to call it in titles and notices; by default the name it was loaded under.
+
+    Raises:
+        ValueError: the model's family is unknown (see `anatomy`).
+    """
+
+    def __init__(self, hf_model: torch.nn.Module, tokenizer, name: str | None = None):
+        self.model = hf_model.eval()
+        self.tokenizer = tokenizer
+        self.name = name or getattr(hf_model.config, "_name_or_path", "") or hf_model.config.model_type
+        self.anatomy = Anatomy(hf_model)
+        self.n_layers = self.anatomy.n_layers
+        self.n_heads = self.anatomy.n_heads
+        self.d_model = self.anatomy.d_model
+        self.d_head = self.anatomy.d_head
+        self.prompt_width: int | None = None  # while generating: how many columns the prompt fills
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}: {self.n_layers} blocks, {self.n_heads} heads, d_model {self.d_model})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.anatomy.embedding.weight.device
+
+    # -- run it ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, prompts: Prompts, *, grad: bool = False) -> Tensor:
+        """Logits (batch, position, vocab); positions past a shorter row's end are padding, and mean nothing.
+
+        Args:
+            prompts: a string, a list of strings (one a row), or token ids (position,) or (batch, position).
+            grad: keep the graph, for gradients of the logits with respect to activations or edits.
+        """
+        tokens = self.tokens(prompts)
+        with torch.set_grad_enabled(grad):
+            return self.model(tokens, attention_mask=tokens.attention_mask, use_cache=False).logits
+
+    def next_token_logits(self, prompts: Prompts, *, grad: bool = False) -> Tensor:
+        """Logits (batch, vocab) of the token that follows each row's last real token; see `__call__`."""
+        tokens = self.tokens(prompts)
+        last = tokens.attention_mask.sum(1) - 1
+        wanted, row_to_wanted = last.unique(return_inverse=True)
+        with torch.set_grad_enabled(grad):
+            # Only the wanted columns go through the unembedding, which is a fifth of a small model's work.
+            logits = self.model(
+                tokens, attention_mask=tokens.attention_mask, use_cache=False, logits_to_keep=wanted
+            ).logits
+        column = row_to_wanted if logits.shape[1] == len(wanted) else last  # some models give all, whatever is asked
+        return logits[torch.arange(len(tokens), device=logits.device), column.to(logits.device)]
+
+    def top(self, prompts: Prompts, k: int = 5) -> list:
+        """The k likeliest next tokens: [(token, probability), …], or one such list a row for a list of prompts."""
+        values, ids = self.next_token_logits(prompts).float().softmax(-1).topk(k)
+        rows = [
+            [(self.tokenizer.decode([i]), p) for i, p in zip(row_ids, row_values, strict=True)]
+            for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True)
+        ]
+        return rows[0] if isinstance(prompts, str) else rows
+
+    @overload
+    def generate(self, prompt: str, max_new_tokens: int = 20, *, seed: int | None = None, **options) -> str: ...
+    @overload
+    def generate(
+        self, prompt: Sequence[str], max_new_tokens: int = 20, *, seed: int | None = None, **options
+    ) -> list[str]: ...
+    def generate(self, prompt, max_new_tokens=20, *, seed=None, **options):
+        """Continue a prompt; the continuation alone is returned, without the prompt.
+
+        Args:
+            prompt: a string, or a list of strings (a list comes back).
+            max_new_tokens: how many tokens at most.
+            seed: of the sampling, where `do_sample=True` is among the options; the global random state is left alone.
+            options: go to `transformers`' `generate`; greedy unless they say otherwise.
+        """
+        single = isinstance(prompt, str)
+        rows = [self._ids(text) for text in ([prompt] if single else prompt)]
+        width = max(map(len, rows))
+        # New tokens grow on the right, so here the padding goes to the left.
+        ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in rows], device=self.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.prompt_width = width
+        try:
+            with torch.random.fork_rng(devices=devices, enabled=seed is not None), torch.no_grad():
+                if seed is not None:
+                    torch.manual_seed(seed)
+                out = self.model.generate(
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens,
+                    **{"do_sample": False, "pad_token_id": self._pad} | options,
+                )
+        finally:
+            self.prompt_width = None
+        texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        return texts[0] if single else texts
+
+    # -- words and places -----------------------------------------------------------------------------------------
+
+    def tokens(self, prompts: Prompts) -> Tensor:
+        """Token ids (batch, position), shorter rows padded on the right; `.attention_mask` marks the real tokens.
+
+        A tensor of ids passes through; without an `.attention_mask` of its own, all its tokens are real.
+
+        Raises:
+            ValueError: no prompt, an empty prompt, or a tensor in which only some rows end in padding.
+        """
+        if isinstance(prompts, Tensor):
+            return self._checked(prompts)
+        rows = [self._ids(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+        if not rows:
+            raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows], device=self.device)
+        ids.attention_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(self.device)
+        return ids
+
+    def str_tokens(self, prompt: str | Tensor) -> list[str]:
+        """One prompt's tokens as text, leading spaces included: ["The", " E", "iff", "el", " Tower"]."""
+        return [self.tokenizer.decode([i]) for i in self.tokens(prompt)[0].tolist()]
+
+    def token_id(self, word: str | int) -> int:
+        """The id of a word that is one token (mind the leading space: " Paris"); an id passes through.
+
+        Raises:
+            ValueError: the word is several tokens (they are shown), or the id is outside the vocabulary.
+        """
+        if isinstance(word, int):
+            if not 0 <= word < self.anatomy.unembedding.weight.shape[0]:
+                raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
+            return word
+        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            pieces = [self.tokenizer.decode([i]) for i in ids]
+            hint = (
+                ""
+                if word[:1].isspace()
+                else f" Within a sentence the word usually starts with a space: {' ' + word!r}."
+            )
+            raise ValueError(
+                f"{word!r} is {len(ids)} tokens for {self.name}, {pieces}, and one token was expected: choose a word "
+                f"that is a single token, or name one of the pieces.{hint}"
+            )
+        return ids[0]
+
+    def find(self, prompt: str, text: str, *, occurrence: int | None = None) -> range:
+        """The positions of the tokens that spell `text` in `prompt`: find("The Eiffel Tower is", "Tower") → range(4, 5).
+
+        Args:
+            prompt: one prompt.
+            text: a part of it; a token that overlaps it counts.
+            occurrence: which one (from 0), where it occurs more than once.
+
+        Raises:
+            ValueError: the text isn't there, or is there several times and `occurrence` doesn't say which.
+        """
+        starts = [i for i in range(len(prompt)) if text and prompt.startswith(text, i)]
+        if not starts:
+            raise ValueError(f"{text!r} does not occur in {prompt!r}: give a part of the prompt, letter for letter.")
+        if occurrence is None and len(starts) > 1:
+            raise ValueError(
+                f"{text!r} occurs {len(starts)} times in {prompt!r}: say which with occurrence=0 to {len(starts) - 1}."
+            )
+        if occurrence is not None and not 0 <= occurrence < len(starts):
+            raise ValueError(
+                f"{text!r} occurs {len(starts)} times in {prompt!r}, and occurrence={occurrence} was asked for."
+            )
+        start = starts[occurrence or 0]
+        end = start + len(text)
+        # Tokens carry their leading space; what counts is whether their letters overlap the text.
+        start += len(text) - len(text.lstrip())
+        offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
+        return range(inside[0], inside[-1] + 1)
+
+    # -- details --------------------------------------------------------------------------------------------------
+
+    @property
+    def _pad(self) -> int:
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return token
+        return 0
+
+    def _ids(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise ValueError(f"A prompt is a string, and {type(text).__name__} was given: {text!r}.")
+        ids = self.tokenizer(text)["input_ids"]
+        if not ids:
+            raise ValueError("A prompt is empty, so there is nothing to run the model on: give it at least one token.")
+        return ids
+
+    def _checked(self, ids: Tensor) -> Tensor:
+        mask = getattr(ids, "attention_mask", None)
+        if ids.ndim == 1:
+            ids = ids[None]
+        if ids.ndim != 2 or ids.shape[1] == 0 or ids.is_floating_point():
+            raise ValueError(
+                f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
+            )
+        if mask is None:
+            ends_in_padding = ids[:, -1] == self._pad
+            if ends_in_padding.any() and not ends_in_padding.all():
+                raise ValueError(
+                    "Some rows of the token ids end in the padding token and nothing says whether it is padding: pass the "
+                    "prompts as strings, or the very tensor that lm.tokens returned (it carries an attention_mask)."
+                )
+            mask = torch.ones_like(ids)
+        ids = ids.to(self.device, copy=False).view_as(ids)
+        ids.attention_mask = mask.to(self.device)
+        return ids

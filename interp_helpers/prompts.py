@@ -1,0 +1,148 @@
+"""Banks of prompts whose answers are one token, and the question that comes before any experiment: which of them
+does *this* model get right?
+
+A patching experiment on a prompt that the model answers wrongly measures noise, so measure first (`known`). The
+banks' answers and subjects were checked with the tokenizers of GPT-2 and of the offline model.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from .metrics import logit_diff, rank
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A prompt that ends where its one-token answer begins: "The capital of Spain is" → " Madrid"."""
+
+    prompt: str
+    subject: str
+    answer: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two facts of one template, with as many tokens in the prompt and in the subject, and different answers."""
+
+    base: str
+    source: str
+    base_subject: str
+    source_subject: str
+    base_answer: str
+    source_answer: str
+    family: str
+
+
+@dataclass(frozen=True)
+class IOIPrompt:
+    """Indirect object identification (Wang et al. 2022): "When Mary and John went to the store, John gave a drink to"
+    → " Mary". In `corrupted` the second John is a third name, so nothing tells the two names apart."""
+
+    prompt: str
+    corrupted: str
+    indirect_object: str
+    subject: str
+
+
+@cache
+def _bank(name: str) -> tuple[dict, ...]:
+    return tuple(json.loads(resources.files("interp_helpers").joinpath(f"data/{name}.json").read_text("utf-8")))
+
+
+def facts(family: str | None = None) -> list[Fact]:
+    """The bank of facts, or one family of it ("capital", "country_of_city", "landmark_city", "language", …)."""
+    return _of_family([Fact(**entry) for entry in _bank("facts")], family)
+
+
+def pairs(family: str | None = None) -> list[Pair]:
+    """The bank of equal-length pairs of facts, or one family of it."""
+    return _of_family([Pair(**entry) for entry in _bank("pairs")], family)
+
+
+_IOI_NAMES = (
+    "Mary John Tom James Dan Mark Peter Paul Anna Sarah Kate David Alice Bob Jack Jane Laura Adam Emma Lucy Henry Simon"
+).split()
+_IOI_TEMPLATES = (
+    "When {a} and {b} went to the {place}, {s} gave a {thing} to",
+    "Then, {a} and {b} had a long talk at the {place}. Afterwards {s} gave a {thing} to",
+    "After {a} and {b} met at the {place}, {s} handed a {thing} to",
+    "While {a} and {b} were working at the {place}, {s} passed a {thing} to",
+)
+_IOI_PLACES = "store school office station hospital garden library restaurant".split()
+_IOI_THINGS = "drink book letter ring bag key ball computer".split()
+
+
+def ioi(n: int = 50, *, seed: int = 0) -> list[IOIPrompt]:
+    """n IOI prompts from templates, half with the indirect object named first, half with the subject."""
+    rng = random.Random(seed)
+    made = []
+    for i in range(n):
+        io, subject, third = rng.sample(_IOI_NAMES, 3)
+        a, b = (io, subject) if i % 2 == 0 else (subject, io)
+        slots = dict(a=a, b=b, place=rng.choice(_IOI_PLACES), thing=rng.choice(_IOI_THINGS))
+        template = rng.choice(_IOI_TEMPLATES)
+        made.append(
+            IOIPrompt(template.format(s=subject, **slots), template.format(s=third, **slots), f" {io}", f" {subject}")
+        )
+    return made
+
+
+_measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
+    """The items that this model gets right, measured on the model (once: results are kept while `lm` lives).
+
+    A fact is known if its answer is the model's first choice, a pair if both of its facts are, and an IOI prompt if the
+    indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
+    """
+    results = _measured.setdefault(lm, {})
+    todo = [item for item in dict.fromkeys(bank) if item not in results]
+    asked = [(item, question) for item in todo for question in _questions(lm, item)]
+    results.update(dict.fromkeys(todo, False) | {item: True for item, _ in asked})
+    # Prompts of similar length run together: little is spent on padding.
+    asked.sort(key=lambda entry: len(entry[1][0]))
+    for i in range(0, len(asked), 32):
+        chunk = asked[i : i + 32]
+        logits = lm.next_token_logits([prompt for _, (prompt, _) in chunk])
+        for (item, (_, is_right)), row in zip(chunk, logits, strict=True):
+            results[item] = results[item] and is_right(row[None])
+    return [item for item in bank if results[item]]
+
+
+def _questions(lm, item: Fact | Pair | IOIPrompt) -> list[tuple]:
+    """[(prompt, test of its logits)], or nothing where an answer is not one token for this model."""
+    try:
+        if isinstance(item, IOIPrompt):
+            metric = logit_diff(lm, item.indirect_object, item.subject)
+            return [(item.prompt, lambda logits: bool(metric(logits) > 0))]
+        asked = (
+            [(item.prompt, item.answer)]
+            if isinstance(item, Fact)
+            else [
+                (item.base, item.base_answer),
+                (item.source, item.source_answer),
+            ]
+        )
+        return [(prompt, _is_first(rank(lm, answer))) for prompt, answer in asked]
+    except ValueError:
+        return []
+
+
+def _is_first(metric):
+    return lambda logits: bool(metric(logits) == 1)
+
+
+def _of_family(items: list, family: str | None) -> list:
+    chosen = [item for item in items if family in (None, item.family)]
+    if not chosen:
+        raise ValueError(f"No family {family!r} in this bank: it has {', '.join(sorted({i.family for i in items}))}.")
+    return chosen

@@ -1,0 +1,209 @@
+"""Where in the computation: a `Site` names a component of a block, positions and heads.
+
+A position counts a prompt's own tokens, whereas a batch is a rectangle with padding at one side. `Layout` knows where
+each row's tokens lie, and turns positions into `Spots`, (row, column) pairs, refusing those that don't exist.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .anatomy import COMPONENTS, PER_HEAD, Place
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the computation: a component of one block, at some positions, in some heads.
+
+        Site("block_output", 8)                        the residual stream after the ninth block, at every token
+        Site("mlp_output", 8, positions=-1)            … the MLP's output at each prompt's last token
+        Site("block_output", 8, positions=[3, 4])      … at the fourth and fifth token of every prompt
+        Site("block_output", 8, positions=[[3], [5]])  … at another place in each of two prompts
+        Site("query_output", 8, heads=[0, 2])          … two heads' queries
+
+    Args:
+        component: one of `COMPONENTS`; `anatomy` says where each is read.
+        layer: the block, counted from 0: layer 8 is the ninth.
+        positions: None (all), an int, a sequence, a slice, or one sequence a row. Negative ones count from the end of
+            each row's own tokens, padding left out.
+        heads: None (all), an int or a sequence, for per-head components.
+
+    Raises:
+        ValueError: an unknown component, or heads on a component that has none.
+    """
+
+    component: str
+    layer: int
+    positions: int | tuple | slice | None = None
+    heads: int | tuple | None = None
+
+    def __post_init__(self):
+        if self.component not in COMPONENTS:
+            close = difflib.get_close_matches(str(self.component), COMPONENTS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the components are {', '.join(COMPONENTS)}."
+            raise ValueError(f"There is no component {self.component!r}: {hint}")
+        if self.heads is not None and self.component not in PER_HEAD:
+            raise ValueError(
+                f"{self.component!r} is not split by head, so heads={self.heads!r} means nothing there: leave it out, or "
+                f"choose a per-head component ({', '.join(PER_HEAD)})."
+            )
+        object.__setattr__(self, "positions", as_positions(self.positions))
+        if self.heads is not None and not isinstance(self.heads, int):
+            object.__setattr__(self, "heads", tuple(self.heads))
+
+    def __hash__(self) -> int:  # a slice has no hash of its own before Python 3.12
+        return hash((self.component, self.layer, repr(self.positions), self.heads))
+
+    def place(self, lm) -> Place:
+        """This site's module in `lm`.
+
+        Raises:
+            ValueError: the model has no such layer or head.
+        """
+        if not isinstance(self.layer, int) or not 0 <= self.layer < lm.n_layers:
+            raise ValueError(
+                f"{lm.name} has {lm.n_layers} blocks, layers 0 to {lm.n_layers - 1}, and layer {self.layer!r} was asked for."
+            )
+        place = lm.anatomy.place(self.component, self.layer)
+        for head in self.head_list or ():
+            if not 0 <= head < place.shape[0]:
+                raise ValueError(
+                    f"{self.component!r} of {lm.name} has {place.shape[0]} heads, 0 to {place.shape[0] - 1}, and head {head} "
+                    "was asked for."
+                )
+        return place
+
+    @property
+    def head_list(self) -> list[int] | None:
+        return None if self.heads is None else [self.heads] if isinstance(self.heads, int) else list(self.heads)
+
+
+@dataclass(frozen=True)
+class Spots:
+    """n places in a batch, row by row: `rows` and `columns` (n,), and how many lie in each row."""
+
+    rows: Tensor
+    columns: Tensor
+    counts: tuple[int, ...]
+
+    @property
+    def each(self) -> int | None:
+        """How many places every row has, or None where rows differ."""
+        return self.counts[0] if len(set(self.counts)) == 1 else None
+
+
+@dataclass
+class Layout:
+    """Where each row's tokens lie in a batch.
+
+    Args:
+        mask: (batch, column), 1 for a real token and 0 for padding.
+        past: how many columns earlier calls have processed already (the key-value cache's length); `mask` spans them.
+        prompt_width: how many columns the prompt fills, if new tokens follow it.
+    """
+
+    mask: Tensor
+    past: int = 0
+    prompt_width: int | None = None
+    starts: tuple[int, ...] = field(init=False)
+    lengths: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self):
+        prompt = self.mask[:, : self.prompt_width].to("cpu", torch.long)
+        self.starts = tuple(prompt.argmax(1).tolist())
+        self.lengths = tuple(prompt.sum(1).tolist())
+
+    @classmethod
+    def of_call(cls, args: tuple, kwargs: dict, prompt_width: int | None) -> Layout:
+        """The layout of a call of the model, from the arguments of its `forward`."""
+        inputs = next(x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
+        batch, width = inputs.shape[:2]
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            cache = kwargs.get("past_key_values")
+            mask = torch.ones(batch, width + (cache.get_seq_length() if cache is not None else 0))
+        return cls(mask, past=mask.shape[1] - width, prompt_width=prompt_width)
+
+    def spots(self, positions) -> Spots:
+        """The cells of this call that `positions` (as in `Site`) names; None names every real token in it.
+
+        Raises:
+            ValueError: a position outside a row, a selection that is empty, or one sequence a row for other rows.
+        """
+        if positions is None:
+            real = self.mask[:, self.past :].to("cpu").bool()
+            rows, columns = real.nonzero(as_tuple=True)
+            return Spots(rows, columns, tuple(real.sum(1).tolist()))
+        batch = len(self.lengths)
+        per_row = [positions] * batch
+        if isinstance(positions, tuple) and positions and isinstance(positions[0], tuple):
+            if len(positions) != batch:
+                raise ValueError(
+                    f"Positions were given for {len(positions)} rows, one sequence a row, and the batch has {batch}."
+                )
+            per_row = positions
+        columns = [self._columns(row, wanted) for row, wanted in enumerate(per_row)]
+        counts = tuple(map(len, columns))
+        return Spots(
+            torch.repeat_interleave(torch.arange(batch), torch.tensor(counts)),
+            torch.tensor([column for row in columns for column in row]),
+            counts,
+        )
+
+    def _columns(self, row: int, positions: int | tuple | slice) -> list[int]:
+        length = self.lengths[row]
+        if isinstance(positions, slice):
+            found: Sequence[int] = range(*positions.indices(length))
+        else:
+            found = (positions,) if isinstance(positions, int) else positions
+        if not len(found):
+            raise ValueError(f"positions={positions!r} names no token of row {row}, which has {length}.")
+        for position in found:
+            if not -length <= position < length:
+                raise ValueError(
+                    f"Position {position} is outside row {row}, which has {length} tokens: 0 to {length - 1}, or -1 to "
+                    f"{-length} from the end."
+                )
+        if len({position % length for position in found}) < len(found):
+            raise ValueError(f"positions={positions!r} names a token of row {row} ({length} tokens) twice.")
+        return [self.starts[row] + position % length for position in found]
+
+    def batched(self, tensor: Tensor) -> Tensor:
+        """(batch, column, features), for a model that hands (batch · column, features) to its MLP."""
+        return tensor.view(len(self.lengths), -1, tensor.shape[-1])
+
+    def take(self, rows: Sequence[int]) -> Layout:
+        """The layout of other rows of the same batch."""
+        return Layout(self.mask[list(rows)], self.past, self.prompt_width)
+
+
+def as_positions(positions) -> int | tuple | slice | None:
+    """Positions in a form that doesn't change: ints, tuples of ints, tuples of tuples, a slice or None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if positions is None or isinstance(positions, slice):
+        return positions
+    if isinstance(positions, Tensor):
+        positions = positions.tolist()
+    try:
+        if isinstance(positions, bool | str):
+            raise TypeError
+        if not hasattr(positions, "__iter__"):
+            return operator.index(positions)
+        entries = tuple(as_positions(entry) for entry in positions)
+    except TypeError:
+        entries = (None,)
+    if all(isinstance(e, int) for e in entries) or all(isinstance(e, tuple) for e in entries):
+        return entries
+    raise ValueError(
+        f"positions={positions!r} was not understood: None, an int, a sequence of ints, a slice, or one sequence of ints "
+        "for each row was expected."
+    )
