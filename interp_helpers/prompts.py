@@ -105,40 +105,37 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
     results = _measured.setdefault(lm, {})
-    todo = [item for item in dict.fromkeys(bank) if item not in results]
-    asked = [(item, question) for item in todo for question in _questions(lm, item)]
-    results.update(dict.fromkeys(todo, False) | {item: True for item, _ in asked})
+    questions = {item: _questions(item) for item in bank}
+    todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]
+    metrics = {q: _metric(lm, *q[1:]) for q in todo}
+    results.update({q: False for q in todo if metrics[q] is None})
     # Prompts of similar length run together: little is spent on padding.
-    asked.sort(key=lambda entry: len(entry[1][0]))
-    for i in range(0, len(asked), 32):
-        chunk = asked[i : i + 32]
-        logits = lm.next_token_logits([prompt for _, (prompt, _) in chunk])
-        for (item, (_, is_right)), row in zip(chunk, logits, strict=True):
-            results[item] = results[item] and is_right(row[None])
-    return [item for item in bank if results[item]]
+    todo = sorted((q for q in todo if metrics[q] is not None), key=lambda q: len(q[0]))
+    for i in range(0, len(todo), 32):
+        logits = lm.next_token_logits([prompt for prompt, *_ in todo[i : i + 32]])
+        for question, row in zip(todo[i : i + 32], logits, strict=True):
+            results[question] = bool(metrics[question](row[None]) > 0)
+    return [item for item in bank if all(results[question] for question in questions[item])]
 
 
-def _questions(lm, item: Fact | Pair | IOIPrompt) -> list[tuple]:
-    """[(prompt, test of its logits)], or nothing where an answer is not one token for this model."""
+def _questions(item: Fact | Pair | IOIPrompt) -> list[tuple[str, str, str | None]]:
+    """[(prompt, right answer, the answer that it must beat, or None for every other)]"""
+    if isinstance(item, IOIPrompt):
+        return [(item.prompt, item.indirect_object, item.subject)]
+    if isinstance(item, Pair):
+        return [(item.base, item.base_answer, None), (item.source, item.source_answer, None)]
+    return [(item.prompt, item.answer, None)]
+
+
+def _metric(lm, right: str, wrong: str | None):
+    """A function of logits that is positive where the answer is right; None if a word is several tokens."""
     try:
-        if isinstance(item, IOIPrompt):
-            metric = logit_diff(lm, item.indirect_object, item.subject)
-            return [(item.prompt, lambda logits: bool(metric(logits) > 0))]
-        asked = (
-            [(item.prompt, item.answer)]
-            if isinstance(item, Fact)
-            else [
-                (item.base, item.base_answer),
-                (item.source, item.source_answer),
-            ]
-        )
-        return [(prompt, _is_first(rank(lm, answer))) for prompt, answer in asked]
+        if wrong is not None:
+            return logit_diff(lm, right, wrong)
+        place = rank(lm, right)
+        return lambda logits: 1.5 - place(logits)
     except ValueError:
-        return []
-
-
-def _is_first(metric):
-    return lambda logits: bool(metric(logits) == 1)
+        return None
 
 
 def _of_family(items: list, family: str | None) -> list:

@@ -1,0 +1,33 @@
+"""Claims of the lesson's text, checked where they were measured.
+
+On a model whose behaviour was measured a claim that fails is an error, so that a lesson and its numbers can't drift
+apart. On any other model it is a finding: the reader is told, and the notebook goes on.
+
+>>> expect(best_layer == 23, "the hand-over is at block 23", lm=lm)
+✓ as measured: the hand-over is at block 23
+"""
+
+from __future__ import annotations
+
+from .exercises import NotYet
+
+MEASURED = ("SmolLM2-135M-Instruct",)  # the offline model; a name that contains one of these counts
+
+
+class NotAsMeasured(NotYet):
+    """An AssertionError in a cell; in an exercise's check, 'not yet'."""
+
+
+def measured(lm) -> bool:
+    """Was this model's behaviour measured when the lessons were written?"""
+    return any(name in lm.name for name in MEASURED)
+
+
+def expect(condition: object, claim: str, *, lm) -> None:
+    """Hold `claim` against `condition`. Failing is an AssertionError on a measured model, a printed line elsewhere."""
+    if condition:
+        print(f"✓ as measured: {claim}" if measured(lm) else f"✓ on {lm.name} too: {claim}")
+    elif measured(lm):
+        raise NotAsMeasured(f"measured on {lm.name}, and this run disagrees: {claim}")
+    else:
+        print(f"On {lm.name} this does not hold: {claim}. The text describes another model; trust your own numbers.")

@@ -1,0 +1,192 @@
+"""Predict first: the learner commits to a guess before the cell that measures, and sees the two side by side.
+
+The guess is kept in the progress file. Nothing ever waits for it: *Run All* goes past, and `reveal` then says that
+there was none.
+
+>>> predict("patching.share", "How much of the effect comes back?", low=0, high=100, unit="%")
+>>> reveal("patching.share", 87, "Attention at block 23 has copied the fact to the last token by then.")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import store
+from .render import Card, frame, html_table, paragraph, plain_table, prose
+from .widgetry import mimebundle
+
+
+class Prediction:
+    """What `predict` displays: the question and a way to answer it. `widget` is the live form of it."""
+
+    def __init__(self, id: str, question: str, choices: tuple, low, high, unit: str):
+        self.id, self.question, self.choices, self.low, self.high, self.unit = id, question, choices, low, high, unit
+        self.trouble = ""
+        self._widget = None
+
+    @property
+    def kept(self):
+        """The prediction on record, if it still is an answer to this question; else None."""
+        answer = store.get("prediction", self.id).get("answer")
+        return answer if answer is not None and self.understood(answer) == answer else None
+
+    def understood(self, answer):
+        """The answer as it is kept: a choice (given whole or by letter), a number within reach, a text; else None."""
+        if self.choices:
+            letters = {letter(i): choice for i, choice in enumerate(self.choices)}
+            return answer if answer in self.choices else letters.get(str(answer).strip().lower())
+        if self.low is None:
+            return answer if isinstance(answer, (int, float)) else str(answer).strip() or None
+        number = as_number(answer)
+        return number if number is not None and self.low <= number <= self.high else None
+
+    def lock(self, answer) -> bool:
+        """Record an answer; False, with `trouble` set, if it isn't an answer to the question."""
+        value = None if answer is None else self.understood(answer)
+        if value is None:
+            self.trouble = f"Please answer with {self.wanted}."
+            return False
+        self.trouble = ""
+        store.update("prediction", self.id, answer=value, unit=self.unit, question=self.question)
+        return True
+
+    @property
+    def wanted(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(f"{letter(i)}) {choice}" for i, choice in enumerate(self.choices))
+        if self.low is None:
+            return "a word or two"
+        return f"a number from {self.low:g} to {self.high:g}" + (f" ({self.unit})" if self.unit else "")
+
+    @property
+    def status(self) -> str:
+        if self.trouble:
+            return self.trouble
+        if self.kept is None:
+            return ""
+        return f"You predict: {shown(self.kept, self.unit)}. It is kept; the result comes below."
+
+    @property
+    def widget(self):
+        self._widget = self._widget or _form(self)
+        return self._widget
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        how = f'predict("{self.id}", …, answer=…)'
+        options = "".join(f"<li>{prose(str(choice))}</li>" for choice in self.choices)
+        body = paragraph(self.question) + (
+            f'<ol style="list-style-type:lower-alpha;margin:.2em 0">{options}</ol>' if options else ""
+        )
+        body += paragraph(self.status or f"Think of {self.wanted} before you read on. In a running notebook: `{how}`")
+        return mimebundle(lambda: self.widget, frame("info", "?", "Predict first", body), repr(self))
+
+    def __repr__(self) -> str:
+        lines = [f"? Predict first: {self.question}"]
+        lines += [f"   {letter(i)}) {choice}" for i, choice in enumerate(self.choices)]
+        answer_with = "" if self.choices else f"{self.wanted}: "
+        return "\n".join([*lines, self.status or f'{answer_with}predict("{self.id}", …, answer=…)'])
+
+
+def predict(
+    id: str, question: str, *, choices: Sequence = (), low=None, high=None, unit: str = "", answer=None
+) -> Prediction:
+    """Ask for a prediction: one of `choices`, a number from `low` to `high`, or (neither given) a few words.
+
+    End the cell with it. Where buttons can't run, `answer=` records the prediction.
+    """
+    if id.count(".") != 1 or not all(id.split(".")):
+        raise ValueError(f"an id is '<notebook>.<slug>', such as 'patching.where'; got {id!r}")
+    if (low is None) != (high is None) or (choices and low is not None) or (low is not None and low >= high):
+        raise ValueError("give either choices, or low and high with low < high, or none of them")
+    prediction = Prediction(id, question, tuple(choices), low, high, unit)
+    if answer is not None and answer is not ...:
+        prediction.lock(answer)
+    return prediction
+
+
+def reveal(id: str, measured, explanation: str = "") -> Card:
+    """Show the result beside what was predicted."""
+    kept = store.get("prediction", id)
+    unit = kept.get("unit", "")
+    try:
+        measured = measured.item()  # a tensor's or an array's only number
+    except (AttributeError, ValueError, RuntimeError):
+        pass
+    if "answer" not in kept:
+        note = "No prediction was recorded. To compare, lock one in above and run this cell again."
+        rows = [["measured"], [shown(measured, unit)]]
+    else:
+        note = _compared(kept["answer"], measured, unit)
+        rows = [["your prediction", "measured"], [shown(kept["answer"], unit), shown(measured, unit)]]
+    body = html_table(rows) + paragraph(note) + paragraph(explanation)
+    text = ["→ Prediction and result", plain_table(rows), note, explanation]
+    return Card(frame("info", "→", "Prediction and result", body), "\n".join(line for line in text if line))
+
+
+def letter(i: int) -> str:
+    return "abcdefghijklmnopqrstuvwxyz"[i]
+
+
+def as_number(value) -> float | int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def shown(value, unit: str = "") -> str:
+    """A value as the reader sees it: `shown(0.12345)` is '0.1235', `shown(87, "%")` '87 %'."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{text} {unit}".strip()
+
+
+def _compared(predicted, measured, unit: str) -> str:
+    if shown(predicted).strip().lower() == shown(measured).strip().lower():
+        return "As you predicted."
+    guess, result = as_number(predicted), as_number(measured)
+    if guess is None or result is None:
+        return "Not what you predicted: worth a moment's thought about why."
+    side = "high" if guess > result else "low"
+    return f"Your prediction was {shown(abs(guess - result), unit)} too {side}."
+
+
+def _form(prediction: Prediction):
+    """The question, a control, a button that locks the answer in (and opens it again), and what was said."""
+    import ipywidgets as w
+
+    kept = prediction.kept
+    wide = w.Layout(width="max-content", max_width="100%")
+    if prediction.choices:
+        control = w.RadioButtons(options=list(prediction.choices), value=kept, layout=wide)
+    elif prediction.low is None:
+        control = w.Text(value="" if kept is None else str(kept), placeholder="your prediction")
+    else:
+        whole = isinstance(prediction.low, int) and isinstance(prediction.high, int)
+        low, high = prediction.low, prediction.high
+        middle = (low + high) // 2 if whole else (low + high) / 2
+        start = middle if kept is None else int(kept) if whole else kept
+        kind, extra = (w.IntSlider, {}) if whole else (w.FloatSlider, {"step": (high - low) / 100})
+        control = kind(value=start, min=low, max=high, description=prediction.unit, **extra)
+    button = w.Button(layout=wide)
+    said = w.HTML()
+
+    def refresh() -> None:
+        control.disabled = prediction.kept is not None and not button.reopened
+        button.description = "change my prediction" if control.disabled else "lock in my prediction"
+        said.value = f'<div role="status" class="glassbox-predicted">{prose(prediction.status)}</div>'
+
+    def pressed(_) -> None:
+        if control.disabled:
+            button.reopened = True
+        else:
+            button.reopened = not prediction.lock(control.value)
+        refresh()
+
+    button.reopened = False
+    button.on_click(pressed)
+    refresh()
+    return w.VBox([w.HTML(f"<strong>Predict first.</strong> {prose(prediction.question)}"), control, button, said])

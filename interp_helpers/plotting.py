@@ -1,0 +1,210 @@
+"""One house style for the course's figures: heatmaps of sweeps, curves with error bands, bars.
+
+A figure's title is its finding, its axes are named, tokens stand on the axis, colours are safe for the colour-blind,
+and every figure carries a text alternative. Each function returns a `Picture`, which a notebook shows when it is the
+last line of a cell.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+# Okabe & Ito's colours, in an order that also differs in lightness; with a marker and a dash each, for print in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+DIVERGING = "RdBu_r"
+_STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+_PIXELS_PER_INCH = 100  # as shown; twice as many are drawn, so that a projector stays sharp
+
+
+class Picture:
+    """A finished figure with its text alternative (`alt`), which notebooks, web pages and screen readers use."""
+
+    def __init__(self, figure: Figure, alt: str):
+        self.figure, self.alt = figure, alt
+
+    def png(self) -> bytes:
+        """The figure as a PNG file's bytes."""
+        out = io.BytesIO()
+        with rc_context(_STYLE):
+            self.figure.savefig(out, format="png", dpi=2 * _PIXELS_PER_INCH)
+        return out.getvalue()
+
+    def save(self, path) -> None:
+        """Write the figure to a file; the format follows the name's ending (png, svg, pdf)."""
+        with rc_context(_STYLE):
+            self.figure.savefig(path, dpi=2 * _PIXELS_PER_INCH)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        width, height = (round(inches * _PIXELS_PER_INCH) for inches in self.figure.get_size_inches())
+        about = {"alt": self.alt, "width": width, "height": height}
+        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": about}
+
+    def __repr__(self) -> str:
+        return self.alt
+
+
+def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: float | None = None) -> Picture:
+    """A two-axis `Sweep` as a heatmap: layers from left to right, tokens (or heads) from top to bottom.
+
+    Colours diverge from white at zero: red where the metric is positive, blue where it is negative. Marks on the colour
+    bar show the unpatched base and source runs.
+
+    Args:
+        sweep: with axes ("layer", …); average a batch of pairs first (`sweep.mean()`).
+        title: the finding, in a sentence.
+        alt: the text alternative; by default it names the axes, the range and the strongest cell.
+        limit: the colour scale's end, to make figures comparable (default: the largest absolute value).
+
+    Raises:
+        ValueError: the sweep has another number of axes.
+    """
+    if len(sweep.axes) != 2:
+        raise ValueError(
+            f"A heatmap has two axes and this sweep has {sweep.axes}: average the pairs with sweep.mean()."
+        )
+    values = sweep.values.float().numpy()
+    across, down = sweep.axes
+    columns, rows = sweep.labels[across], sweep.labels[down]
+    references = {"base": float(sweep.base), "source": float(sweep.source)}
+    limit = limit or max(np.abs(values).max(), *map(abs, references.values())) or 1.0
+    with rc_context(_STYLE):
+        height = 1.5 + max(1.6, 0.32 * len(rows))
+        figure = Figure(figsize=(8.4, height), layout="constrained")
+        axes = figure.add_subplot()
+        image = axes.imshow(values.T, aspect="auto", cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+        step = math.ceil(len(columns) / 16)
+        axes.set_xticks(range(0, len(columns), step), [str(label) for label in columns[::step]])
+        axes.set_yticks(range(len(rows)), [str(label) for label in rows])
+        axes.set_xlabel(f"{across} (counted from 0)" if across == "layer" else across)
+        axes.set_ylabel("token" if down == "position" else down)
+        axes.set_title(title or f"Patching {sweep.component}", wrap=True)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05)
+        bar.set_label(sweep.metric)
+        bar.outline.set_visible(False)
+        for name, value in references.items():
+            bar.ax.axhline(value, color="black", linewidth=1.5)
+            below = value == min(references.values())
+            bar.ax.annotate(
+                name, (0.5, value), xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3),
+                textcoords="offset points", ha="center", va="top" if below else "bottom", fontsize=9,
+                bbox=dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.8),
+            )  # fmt: skip
+    return Picture(figure, alt or f"{title or 'Heatmap.'} {sweep!r}. Layers run from left to right, {down}s down.")
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    errors: Mapping[str, Sequence[float]] | None = None,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, float] | None = None,
+    alt: str | None = None,
+) -> Picture:
+    """Named curves over a shared x, each with an error band if it has one (say in `ylabel` what the band is).
+
+    Args:
+        x: the points along x.
+        lines: {name: values}.
+        errors: {name: half the band's width}.
+        title, xlabel, ylabel: the finding, and what the axes are.
+        references: {name: value} for dotted horizontal lines.
+        alt: the text alternative; by default the ranges and ends of every curve.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (name, values) in enumerate(lines.items()):
+            k = i % len(COLOURS)
+            values = np.asarray(values, dtype=float)
+            axes.plot(
+                x,
+                values,
+                label=name,
+                color=COLOURS[k],
+                marker=MARKERS[k],
+                linestyle=DASHES[k],
+                markersize=5,
+                linewidth=2,
+            )
+            if errors and errors.get(name) is not None:
+                half = np.asarray(errors[name], dtype=float)
+                axes.fill_between(x, values - half, values + half, color=COLOURS[k], alpha=0.18, linewidth=0)
+        for name, value in (references or {}).items():
+            axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2)
+            axes.annotate(
+                name, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+                ha="right", va="bottom", fontsize=9, color="0.3",
+            )  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_title(title, wrap=True)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=None)
+    told = "; ".join(
+        f"{name} from {values[0]:.2f} to {values[-1]:.2f}, highest {max(values):.2f} at {x[int(np.argmax(values))]}"
+        for name, values in ((n, [float(v) for v in vs]) for n, vs in lines.items())
+    )
+    return Picture(figure, alt or f"{title} {ylabel} against {xlabel}: {told}.")
+
+
+def bars(
+    values: Mapping[str, float],
+    *,
+    errors: Mapping[str, float] | None = None,
+    title: str,
+    ylabel: str,
+    alt: str | None = None,
+) -> Picture:
+    """Horizontal bars, one a name, each with its value written beside it.
+
+    Args:
+        values: {name: value}.
+        errors: {name: half the error bar}.
+        title, ylabel: the finding, and what the bars measure.
+        alt: the text alternative; by default every bar's value.
+    """
+    names = list(values)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 1.3 + 0.45 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        heights = [float(values[name]) for name in names]
+        spread = [float((errors or {}).get(name, 0)) for name in names]
+        axes.barh(
+            names, heights, xerr=spread if errors else None, color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3
+        )
+        axes.axvline(0, color="black", linewidth=0.8)
+        for i, (value, half) in enumerate(zip(heights, spread, strict=True)):
+            axes.annotate(
+                f"{value:.2f}", (value + math.copysign(half, value), i), xytext=(math.copysign(4, value), 0),
+                textcoords="offset points", va="center", ha="left" if value >= 0 else "right", fontsize=10,
+            )  # fmt: skip
+        axes.margins(x=0.12)
+        axes.invert_yaxis()
+        axes.set_xlabel(ylabel)
+        axes.set_title(title, wrap=True)
+    told = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    return Picture(figure, alt or f"{title} {ylabel}: {told}.")
