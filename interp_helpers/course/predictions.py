@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..display import mimebundle
 from . import store
 from .render import Card, frame, html_table, paragraph, plain_table, prose
-from .widgetry import mimebundle
 
 
 class Prediction:

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..display import mimebundle
 from . import registry, store
 from .predictions import letter
 from .render import folded, frame, paragraph, prose
-from .widgetry import mimebundle
 
 
 @dataclass(frozen=True)

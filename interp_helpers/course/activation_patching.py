@@ -1,0 +1,329 @@
+"""Exercises and quiz of notebook 01, activation patching.
+
+The checks compute what is right on whatever model the learner runs, from the prompts that the notebook hands over, so
+they hold for any of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..edits import mean_ablate, replace
+from ..hooks import Activations, intervene, record
+from ..sites import Layout, Site
+from .exercises import exercise, require, require_attempted
+from .quizzes import Question, Quiz, right, wrong
+from .registry import notebook
+from .render import short
+
+notebook("patching", "1 · Activation patching")
+
+
+@exercise(
+    "patching.site",
+    number=1,
+    title="Name the site",
+    difficulty=1,
+    minutes=4,
+    hints=(
+        "A site has a component, a layer and positions. Which of the three did the sentence in the task give you in words?",
+        "Blocks and tokens are both counted from 0, so the first block is layer 0 and the ninth is …",
+        "`lm.find(base, subject)` is a range, and `[-1]` takes the last element of a range.",
+    ),
+)
+def _(answer, lm, base, subject):
+    require(isinstance(answer, Site), f"the answer is a `Site(…)`, and you gave {short(answer)}")
+    require(answer.layer != 9, "layer 9 is the tenth block: blocks are counted from 0")
+    require(answer.layer == 8, f"the ninth block was asked for, and layer {answer.layer} is number {answer.layer + 1}")
+    require(
+        answer.component != "block_input",
+        "`block_input` is the residual stream *before* the block has written to it; what leaves the block was asked for",
+    )
+    require(
+        answer.component == "block_output",
+        f"`{answer.component}` is one part of the block; the whole residual stream leaving it was asked for",
+    )
+    require(answer.heads is None, "the residual stream has no heads")
+    span, last = lm.find(base, subject), len(lm.str_tokens(base)) - 1
+    require(answer.positions is not None, "`positions=None` names every token, and one was asked for")
+    found = Layout(lm.tokens(base).attention_mask).spots(answer.positions).columns.tolist()
+    require(found != [last], f"position {last} is the last token of the *prompt*; the subject ends earlier")
+    require(len(found) == 1, f"{len(found)} tokens are named, and only the last one of {subject!r} was asked for")
+    require(found != [span[-1] + 1], f"position {found[0]} is the token after {subject!r}: tokens are counted from 0")
+    require(
+        found == [span[-1]], f"position {found[0]} is {lm.str_tokens(base)[found[0]]!r}, not the end of {subject!r}"
+    )
+    return "The ninth block, layer 8, at the last token of the subject."
+
+
+def _handover(values: Tensor, subject: range) -> int | None:
+    later = values[:, -1] > values[:, list(subject)].max(1).values
+    return int(later.nonzero()[0]) if later.any() else None
+
+
+@exercise(
+    "patching.handover",
+    number=2,
+    title="Where does the hand-over happen?",
+    difficulty=2,
+    minutes=8,
+    hints=(
+        "`values[:, -1]` is the last token's share, one number a layer. What is the subject's best share at each layer?",
+        "`values[:, list(subject)].max(1).values` is the subject's best token at each layer. Compare the two curves.",
+        "The comparison is a row of True and False, one a layer; the first True is at `comparison.nonzero()[0]`.",
+    ),
+)
+def _(answer, sweep, subject):
+    require(callable(answer), f"the answer is your function `handover`, and you gave {short(answer)}")
+
+    def ask(values, span):
+        return require_attempted(answer(values, span))
+
+    late = torch.tensor([[0.0, 0.9, 0.2, 0.0], [0.0, 0.8, 0.2, 0.1], [0.0, 0.1, 0.0, 0.7], [0.0, 0.0, 0.0, 1.0]])
+    got = ask(late, range(1, 3))
+    require(got is not None, "on a small test table your function returned None: is there a `return`?")
+    require(not isinstance(got, Tensor) or got.numel() == 1, "one number was expected, and a whole tensor came back")
+    require(
+        int(got) != 3,
+        "layer 3 has the *largest* share at the last token; the first layer where it overtakes was asked for",
+    )
+    require(
+        int(got) == 2,
+        f"in a small test table the last token overtakes the subject at layer 2, and you found {int(got)}",
+    )
+    second = torch.tensor([[0.0, 0.1, 0.8, 0.3], [0.0, 0.1, 0.7, 0.4], [0.0, 0.0, 0.1, 0.6]])
+    got = int(ask(second, range(1, 3)))
+    require(
+        got == 2,
+        f"where the subject's *second* token carries the fact you found layer {got}, not 2: take the best of all its tokens",
+    )
+    truth = _handover(sweep.values, subject)
+    if truth is None:
+        return "On this model the last token never overtakes the subject for this pair."
+    require(int(ask(sweep.values, subject)) == truth, f"on the notebook's own sweep the answer is layer {truth}")
+    return f"From layer {truth} on, the end of the prompt carries more of the answer than any token of the subject."
+
+
+@exercise(
+    "patching.everything",
+    number=3,
+    title="A finding that is none",
+    difficulty=2,
+    minutes=8,
+    hints=(
+        "Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.",
+        "`metric(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).",
+        "With patched, start and end, the share is `(patched - start) / (end - start)`; use `Site('block_output', layer, positions)`.",
+    ),
+)
+def _(answer, lm, base, source, metric, subject):
+    require(callable(answer), f"the answer is your function `recovered`, and you gave {short(answer)}")
+    start, end = (float(metric(lm.next_token_logits(prompt))) for prompt in (base, source))
+    acts = record(lm, source, "block_output")
+    layer, early = lm.n_layers // 2, 2 * lm.n_layers // 30
+
+    def truth(layer: int, positions) -> float:
+        with intervene(lm, replace(Site("block_output", layer, positions), acts)):
+            return (float(metric(lm.next_token_logits(base))) - start) / (end - start)
+
+    def near(a: float, b: float) -> bool:
+        return abs(a - b) <= 1e-3 * max(1.0, abs(b))
+
+    got = float(require_attempted(answer(layer, None)))
+    require(
+        not near(got, end),
+        f"{got:.2f} is the metric after the patch; as a share, 0 is the base run and 1 the source run",
+    )
+    require(not near(got, end - start), f"{got:.2f} is how far the metric moved; divide it by the whole way")
+    require(
+        not near(got, 0),
+        "patching every token changed nothing: is the source patched into the base, and is the metric read inside the `with`?",
+    )
+    require(
+        near(got, 1),
+        f"with every token of layer {layer} patched you found {got:.3f}; what the later blocks see is then all the source's",
+    )
+    got, wanted = float(answer(layer, subject)), truth(layer, subject)
+    require(
+        near(got, wanted),
+        f"at the subject of layer {layer} the share is {wanted:.3f} and you found {got:.3f}: does your site use `positions`?",
+    )
+    got, wanted = float(answer(early, subject)), truth(early, subject)
+    require(
+        near(got, wanted),
+        f"at the subject of layer {early} the share is {wanted:.3f} and you found {got:.3f}: does your site use `layer`?",
+    )
+    return (
+        "Every layer 'recovers' 100 % this way, the first as well as the last, so the number says nothing about layer 12. "
+        "A patch is evidence only if it leaves something of the base run in place."
+    )
+
+
+@exercise(
+    "patching.necessary",
+    number=4,
+    title="Sufficient, or necessary?",
+    difficulty=2,
+    minutes=8,
+    hints=(
+        "This time the prompt that runs is `source`, the one that you take something away from.",
+        "`mean_ablate(Site('attention_output', layer, positions=-1), reference)` is the edit.",
+        "What is lost, as a share of the way to the base run: `(clean - ablated) / (clean - other)`, with `other` the base run's metric.",
+    ),
+)
+def _(answer, lm, base, source, metric, reference: Activations):
+    require(callable(answer), f"the answer is your function `lost`, and you gave {short(answer)}")
+    clean, other = (float(metric(lm.next_token_logits(prompt))) for prompt in (source, base))
+    patched_in = record(lm, base, "attention_output")
+
+    def truth(layer: int, edit=mean_ablate, acts=reference, prompt=source, positions=-1) -> float:
+        with intervene(lm, edit(Site("attention_output", layer, positions), acts)):
+            return (clean - float(metric(lm.next_token_logits(prompt)))) / (clean - other)
+
+    def near(a: float, b: float) -> bool:
+        return abs(a - b) <= 1e-4
+
+    layers = range(2 * lm.n_layers // 3, lm.n_layers)
+    layer = max(layers, key=lambda layer: abs(truth(layer)))
+    got, wanted = float(require_attempted(answer(layer))), truth(layer)
+    require(
+        not near(got, 1 - wanted), f"{got:.3f} is what is *left* at layer {layer}; the share that is lost was asked for"
+    )
+    require(not near(got, -wanted), f"{got:.3f} has the sign turned round: losing counts as positive here")
+    require(
+        not near(got, truth(layer, prompt=base)),
+        "you ablated the base run; take away from the source run, which says the answer",
+    )
+    require(
+        not near(got, truth(layer, edit=replace, acts=patched_in)),
+        "you replaced the output by the *base run's*, which pushes the other answer; put in the mean of `reference`",
+    )
+    require(not near(got, truth(layer, positions=None)), "you ablated every token; only the last one was asked for")
+    require(near(got, wanted), f"at layer {layer} the share lost is {wanted:.3f}, and you found {got:.3f}")
+    require(
+        all(near(float(answer(other)), truth(other)) for other in (layers[0], layers[-1])),
+        "it fits at one layer and not at others: does your site use `layer`?",
+    )
+    return "Compare it with the share that the same attention output was sufficient to move: the two questions have different answers."
+
+
+@exercise(
+    "patching.attribution",
+    number=5,
+    title="All sites in two passes",
+    difficulty=3,
+    minutes=12,
+    hints=(
+        "A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.",
+        "`record(lm, base, 'block_output', grad=True)` keeps the graph; `torch.autograd.grad(metric(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
+        "For one layer: `((source_h - base_h) * gradient).sum(-1)[0]` has one number a token. Stack the layers.",
+    ),
+)
+def _(answer, lm, base, source, metric):
+    require(callable(answer), f"the answer is your function `attribution`, and you gave {short(answer)}")
+
+    def truth(at: str, minus: str) -> Tensor:
+        run, other = record(lm, at, "block_output", grad=True), record(lm, minus, "block_output")
+        hs = [run["block_output", layer] for layer in range(lm.n_layers)]
+        grads = torch.autograd.grad(metric(run.logits[:, -1]).sum(), hs)
+        sign = 1 if at == base else -1
+        return torch.stack(
+            [
+                (sign * (other["block_output", i] - h) * g).sum(-1)[0]
+                for i, (h, g) in enumerate(zip(hs, grads, strict=True))
+            ]
+        ).detach()
+
+    wanted = truth(base, source)
+    got = require_attempted(answer())
+    require(isinstance(got, Tensor), f"a tensor (layer, token) was expected, and {short(got)} came back")
+    got = got.detach().float().cpu()
+    require(
+        got.shape == wanted.shape,
+        f"the shape is {tuple(got.shape)}, and (layer, token) = {tuple(wanted.shape)} was expected: sum over the last axis, d",
+    )
+
+    def like(other: Tensor) -> bool:
+        return torch.allclose(got, other.cpu(), atol=1e-3 * float(wanted.abs().max()), rtol=1e-2)
+
+    require(not like(-wanted), "the sign is turned round: the step goes from the base to the source, source − base")
+    require(
+        not like(wanted.abs()),
+        "you took absolute values: a negative attribution says that the patch would push the metric down",
+    )
+    require(
+        not like(truth(source, base)),
+        "your gradients were taken in the *source* run; the patch happens in the base run, so that is where the slope is needed",
+    )
+    require(
+        like(wanted), "these are not (source − base) · gradient, summed over d, with the gradient taken in the base run"
+    )
+    return f"{wanted.numel()} sites estimated with two forwards and one backward."
+
+
+Quiz(
+    "patching.quiz",
+    Question(
+        "You patch `block_output` of layer 5 at *every* token, from source to base. What do the final logits equal?",
+        right(
+            "The source run's",
+            "Everything that later blocks read at any token is now the source's, so from there on it *is* the source run.",
+        ),
+        wrong("The base run's", "That holds when the source equals the base; here every token's stream was replaced."),
+        wrong(
+            "Something in between, depending on how much layer 5 matters",
+            "Nothing of the base run is left above layer 5: block outputs hold all that later blocks can read.",
+        ),
+    ),
+    Question(
+        "Patching the subject's last token at layer 10 moves 90 % of the logit difference. Which sentence is safe?",
+        right(
+            "In this pair, that site's content is enough to move most of the answer",
+            "That is what denoising shows: sufficiency, relative to this base and source.",
+        ),
+        wrong(
+            "Layer 10 stores the fact",
+            "The same number comes out at the layers before and after it: the stream carries it past layer 10. Carrying is not storing.",
+        ),
+        wrong(
+            "Without that site the model could not answer",
+            "That is necessity, another experiment (noising); and backups may exist.",
+        ),
+    ),
+    Question(
+        "A wrong source (another country) moved the logit difference half of the way. Why?",
+        right(
+            "Losing the base's answer already raises the difference",
+            "logit(source answer) − logit(base answer) grows when the second falls, whatever replaces it.",
+        ),
+        wrong(
+            "The patch was applied at the wrong layer",
+            "The same layer moved all of the way with the right source; only the source was changed.",
+        ),
+        wrong(
+            "The metric is broken", "It measures what it says. It takes a control to know which of its two terms moved."
+        ),
+    ),
+    Question(
+        "`Site('block_output', 8, positions=3)`: which block and token is that?",
+        wrong("The eighth block, third token", "Both are counted from 0."),
+        right("The ninth block, fourth token", "Layer 0 is the first block and position 0 the first token."),
+        wrong("The ninth block, third token", "The block is right; positions start at 0 as well."),
+    ),
+    Question(
+        "Attribution patching estimated a patch at an early layer with the wrong sign. What went wrong?",
+        wrong(
+            "The gradient was computed with the wrong batch size",
+            "The method uses a single pair, and the same gradients were good at later layers.",
+        ),
+        right(
+            "The model isn't linear between the two runs there",
+            "One gradient is a straight line; the farther source and base are apart, and the more blocks lie above, the worse it fits.",
+        ),
+        wrong(
+            "Early layers can't be patched",
+            "Patching them for real gave a clear effect; it is the estimate that failed.",
+        ),
+    ),
+)

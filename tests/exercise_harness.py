@@ -1,0 +1,269 @@
+"""Tests of the exercises themselves: does each check accept its solution and refuse plausible wrong answers?
+
+A notebook is run once with probe cells put in after each untouched exercise cell, one for every wrong answer:
+
+    untouched cell -> 'not attempted'    wrong answers -> 'not yet', each for its own reason    solution -> passes
+
+The wrong answers stand in `tests/wrong_answers/<notebook>.py`, where `WRONG` maps an exercise's id to pairs of code
+(it replaces everything before the `check(` call) and a piece of the message that it must get:
+
+    WRONG = {"patching.last-layer": [("answer = 24", "one too far"), ...]}
+
+Two that rightly get the same message say so in a third item: ("answer = 25", "one too far", "the same slip").
+
+>>> report = examine(Path("notebooks/01_activation_patching.ipynb"), WRONG)
+>>> report.general, report.of("patching.last-layer")        # lists of problems, empty when all is well
+([], [])
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import os
+import runpy
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_LEAST = 3  # wrong answers an exercise
+PROBE = "glassbox_probe"
+DUMP = """
+import json as _json
+from interp_helpers.course import registry as _registry
+print(_json.dumps({
+    "exercises": {
+        id: {"number": e.number, "title": e.title, "heading": e.heading, "effort": e.effort}
+        for id, e in _registry.everything("exercise").items()
+    },
+    "quizzes": sorted(_registry.everything("quiz")),
+    "broken": {name: repr(error) for name, error in _registry._broken.items()},
+}))
+"""
+
+
+@dataclass
+class Task:
+    """An exercise as it stands in the notebook: the cells' indices, the call of `check`, the text above it."""
+
+    id: str
+    cell: int
+    call: ast.Call
+    call_source: str
+    markdown: str
+    solution: int | None = None
+
+
+@dataclass
+class Report:
+    """What is wrong: with single exercises, and with the notebook as a whole (under None)."""
+
+    tasks: list[Task]
+    problems: dict[str | None, list[str]] = field(default_factory=lambda: defaultdict(list))
+    registered: dict[str, dict] = field(default_factory=dict)
+    quizzes: list[str] = field(default_factory=list)
+
+    @property
+    def general(self) -> list[str]:
+        return self.problems.get(None, [])
+
+    def of(self, id: str) -> list[str]:
+        return self.problems.get(id, [])
+
+    def say(self, id: str | None, problem: str) -> None:
+        self.problems[id].append(problem)
+
+
+def wrong_answers(notebook: Path, folder: Path = ROOT / "tests" / "wrong_answers") -> dict[str, list[tuple]]:
+    """The `WRONG` of `wrong_answers/<notebook's stem>.py`; {} if there is no such file."""
+    path = folder / f"{notebook.stem}.py"
+    return runpy.run_path(str(path))["WRONG"] if path.exists() else {}
+
+
+def survey(nb) -> Report:
+    """Find the exercises and their solutions by their tags, without running anything."""
+    report = Report(tasks=[])
+    markdown, task = "", None
+    for i, cell in enumerate(nb.cells):
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown":
+            markdown = cell.source
+        if cell.cell_type != "code":
+            continue
+        call = {name: final_call(cell.source, name) for name in ("check", "solution")}
+        for name, tag in (("check", "exercise"), ("solution", "solution")):
+            if tag in tags and call[name] is None:
+                report.say(None, f'cell {i} is tagged {tag!r} and doesn\'t end with {name}("<id>", answer, ...)')
+            if tag not in tags and call[name] is not None:
+                report.say(None, f"cell {i} calls {name}({id_of(call[name])!r}) and isn't tagged {tag!r}")
+        if "solution" in tags and call["solution"] is not None:
+            _pair(report, task, i, cell, call["solution"])
+        task = None
+        if "exercise" in tags and call["check"] is not None:
+            source = "\n".join(cell.source.splitlines()[call["check"].lineno - 1 :])
+            task = Task(id_of(call["check"]), i, call["check"], source, markdown)
+            if task.id in [t.id for t in report.tasks]:
+                report.say(task.id, "stands in the notebook twice")
+            report.tasks.append(task)
+    for found in report.tasks:
+        if found.solution is None:
+            report.say(found.id, "has no solution cell right after it")
+    return report
+
+
+def _pair(report: Report, task: Task | None, i: int, cell, call: ast.Call) -> None:
+    """Join a solution cell to the exercise right before it."""
+    if task is None or task.id != id_of(call):
+        report.say(id_of(call), f"has its solution in cell {i}, which doesn't follow the exercise")
+        return
+    task.solution = i
+    if not cell.metadata.get("jupyter", {}).get("source_hidden"):
+        report.say(task.id, "has a solution that isn't folded (metadata jupyter.source_hidden)")
+    given, handed = ([ast.unparse(a) for a in c.args[1:] + c.keywords] for c in (call, task.call))
+    if given != handed:
+        report.say(task.id, f"hands over {', '.join(handed)} and its solution {', '.join(given)}")
+
+
+def final_call(source: str, name: str) -> ast.Call | None:
+    """The call `name("<id>", ...)` that ends a cell, if one does."""
+    try:
+        last = ast.parse(source).body[-1:]
+    except SyntaxError:  # a magic command, say: then it is no exercise
+        return None
+    for statement in last:
+        call = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name and id_of(call):
+            return call
+    return None
+
+
+def id_of(call: ast.Call) -> str | None:
+    first = call.args[0] if call.args else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+
+
+def derive(nb, tasks: list[Task], wrong: dict[str, list[tuple]]):
+    """The notebook with a probe cell for every wrong answer, and one at the end that lists the registry."""
+    derived = copy.deepcopy(nb)
+    for index, cell in enumerate(derived.cells):
+        cell.metadata["glassbox_cell"] = index
+    for task in sorted(tasks, key=lambda t: -t.cell):
+        for n, (code, *_) in reversed(list(enumerate(wrong.get(task.id, [])))):
+            probe = nbformat.v4.new_code_cell(f"{code}\n\n{task.call_source}")
+            probe.metadata[PROBE] = f"{task.id}#{n}"
+            derived.cells.insert(task.cell + 1, probe)
+    last = nbformat.v4.new_code_cell(DUMP)
+    last.metadata[PROBE] = "registry"
+    derived.cells.append(last)
+    return derived
+
+
+def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, str] | None = None) -> Report:
+    """Run the derived notebook once, in its own folder, and report everything that is wrong with its exercises."""
+    nb = nbformat.read(path, as_version=4)
+    report = survey(nb)
+    derived = derive(nb, report.tasks, wrong)
+    python_path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    client = NotebookClient(
+        derived,
+        timeout=600,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute(env={**os.environ, "PYTHONPATH": python_path, **(environment or {})})
+    probes = {cell.metadata[PROBE]: cell for cell in derived.cells if PROBE in cell.metadata}
+    cells = {cell.metadata.get("glassbox_cell"): cell for cell in derived.cells}
+    _read_registry(report, probes["registry"])
+    own = {i for task in report.tasks for i in (task.cell, task.solution)}
+    for i, cell in cells.items():
+        error = error_in(cell)
+        if i is not None and i not in own and error and "raises-exception" not in cell.metadata.get("tags", []):
+            report.say(None, f"cell {i} raises {error}")
+    for task in report.tasks:
+        _judge_card(report, task)
+        _judge_untouched(report, task, cells[task.cell])
+        _judge_wrong(report, task, wrong.get(task.id, []), probes)
+        if task.solution is not None:
+            error, said = error_in(cells[task.solution]), verdict_in(cells[task.solution])
+            if error or said.get("solution") != task.id:
+                report.say(task.id, f"has a solution that doesn't pass: {error or 'its cell shows no result'}")
+    for id in wrong.keys() - {t.id for t in report.tasks}:
+        report.say(id, "has wrong answers and isn't in the notebook")
+    return report
+
+
+def _read_registry(report: Report, cell) -> None:
+    if error := error_in(cell):
+        report.say(None, f"the registry can't be read: {error}")
+        return
+    dump = json.loads("".join(o.text for o in cell.outputs if o.output_type == "stream").splitlines()[-1])
+    report.registered, report.quizzes = dump["exercises"], dump["quizzes"]
+    for name, error in dump["broken"].items():
+        report.say(None, f"{name} can't be imported: {error}")
+    here = {task.id for task in report.tasks}
+    prefixes = {id.split(".")[0] for id in here}
+    for id in report.registered.keys() - here:
+        if id.split(".")[0] in prefixes:
+            report.say(id, "is registered and isn't in the notebook")
+    numbers = [report.registered[t.id]["number"] for t in report.tasks if t.id in report.registered]
+    if numbers != sorted(set(numbers)):
+        report.say(None, f"the exercises' numbers don't ascend: {numbers}")
+
+
+def _judge_card(report: Report, task: Task) -> None:
+    """The text above the exercise must name the title, difficulty and minutes that the registry has."""
+    if task.id not in report.registered:
+        report.say(task.id, "is in the notebook and isn't registered")
+        return
+    lines = [line.strip() for line in task.markdown.splitlines()]
+    entry = report.registered[task.id]
+    if f"### {entry['heading']}" not in lines:
+        report.say(task.id, f"needs the line '### {entry['heading']}' in the markdown cell before it")
+    if not any(line == entry["effort"] or line.startswith(entry["effort"] + " ·") for line in lines):
+        report.say(task.id, f"needs the line '{entry['effort']}' in the markdown cell before it")
+
+
+def _judge_untouched(report: Report, task: Task, cell) -> None:
+    error, said = error_in(cell), verdict_in(cell)
+    if error:
+        report.say(task.id, f"raises when untouched: {error}")
+    elif said.get("status") != "not attempted":
+        report.say(task.id, f"says {said.get('status')!r} when untouched, instead of 'not attempted'")
+
+
+def _judge_wrong(report: Report, task: Task, wrong: list[tuple], probes: dict) -> None:
+    if len(wrong) < AT_LEAST:
+        report.say(task.id, f"has {len(wrong)} wrong answers, and needs {AT_LEAST}")
+    seen: dict[str, str] = {}
+    for n, (code, fragment, *same_because) in enumerate(wrong):
+        cell = probes[f"{task.id}#{n}"]
+        error, said = error_in(cell), verdict_in(cell)
+        status, message = said.get("status"), said.get("message", "")
+        if error:
+            report.say(task.id, f"the wrong answer {code!r} raises {error}")
+        elif status == "correct":
+            report.say(task.id, f"accepts the wrong answer {code!r}")
+        elif status != "not yet":
+            report.say(task.id, f"says {status!r} to the wrong answer {code!r}, instead of 'not yet'")
+        elif not fragment.strip() or fragment not in message:
+            report.say(task.id, f"answers {code!r} with {message!r}, which doesn't contain {fragment!r}")
+        elif fragment in seen and not same_because:
+            report.say(task.id, f"tells {code!r} the same as {seen[fragment]!r}: {fragment!r}")
+        seen.setdefault(fragment, code)
+
+
+def verdict_in(cell) -> dict:
+    """What `check` or `solution` left in the metadata of the cell's output."""
+    return next((o.metadata["glassbox"] for o in cell.outputs if "glassbox" in o.get("metadata", {})), {})
+
+
+def error_in(cell) -> str | None:
+    if cell.cell_type != "code":
+        return None
+    return next((f"{o.ename}: {o.evalue}" for o in cell.outputs if o.output_type == "error"), None)
