@@ -157,22 +157,34 @@ def patch_sweep(
     single = isinstance(base, str)
     bases, sources = ([base], [source]) if single else (list(base), list(source))
     if isinstance(source, str) != single or len(bases) != len(sources):
-        raise ValueError(f"Base and source pair up, and {len(bases)} and {len(sources)} prompts were given.")
+        given = [
+            "one string" if isinstance(prompts, str) else f"a list of {len(prompts)}" for prompts in (base, source)
+        ]
+        raise ValueError(
+            f"Base and source pair up: give two strings, or two lists of one length, not {given[0]} and {given[1]}."
+        )
+    layers = list(range(lm.n_layers) if layers is None else layers)
+    for layer in layers:
+        Site(component, layer).place(lm)
+    windows = [_window(layer, window, lm.n_layers) for layer in layers]
     tokens = lm.tokens(bases)
     layout = Layout(tokens.attention_mask)
     acts = record(lm, sources, component)
-    layers = list(range(lm.n_layers) if layers is None else layers)
     if heads is None:
         axis, cells = "position", _cells(lm, bases, layout, acts.layout, positions)
-        labels, sites = list(cells), [dict(positions=_by_row(where, layout)) for where in cells.values()]
+        labels, sites = list(cells), [dict(positions=_by_row(where, layout, acts.layout)) for where in cells.values()]
     else:
         axis, labels = "head", list(heads)
         sites = [dict(positions=positions, heads=head) for head in labels]
+    if not layers or not sites:
+        raise ValueError(f"There is nothing to patch: layers={layers}, {axis}s={labels}.")
 
     values = torch.stack(
         [
-            _patch_layer(lm, tokens, acts, metric, component, _window(layer, window, lm.n_layers), sites)
-            for layer in tqdm(layers, desc=f"patching {component}", unit="layer", leave=False, delay=1)
+            _patch_layer(lm, tokens, acts, metric, component, layers_at_once, sites)
+            for layers_at_once in tqdm(
+                windows, desc=f"patching {component}", unit="layer", leave=False, delay=2, disable=len(layers) < 3
+            )
         ]
     )  # (layer, cell, pair)
     sweep = Sweep(
@@ -217,6 +229,10 @@ def _cells(lm, bases: list[str], ours: Layout, theirs: Layout, positions) -> dic
     if isinstance(positions, Mapping):
         return dict(positions)
     if positions is not None:
+        if not hasattr(positions, "__iter__"):
+            raise ValueError(
+                f"positions={positions!r} was not understood: give a sequence, or named places, one a cell."
+            )
         return {str(where): where for where in positions}
     if ours.lengths != theirs.lengths or len(set(ours.lengths)) > 1:
         raise ValueError(
@@ -227,17 +243,28 @@ def _cells(lm, bases: list[str], ours: Layout, theirs: Layout, positions) -> dic
     return {f"{i} {name}".strip(): i for i, name in enumerate(names)}
 
 
-def _by_row(positions, layout: Layout) -> tuple[tuple[int, ...], ...]:
+def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], ...]:
     """Positions as one tuple a row, so that different cells can be rows of one batch."""
     where = Site("block_output", 0, positions=positions).positions
-    n = len(layout.lengths)
+    n = len(ours.lengths)
     if isinstance(where, int):
         return ((where,),) * n
     if isinstance(where, tuple):
-        return where if isinstance(where[0], tuple) else (where,) * n
-    spots, found = layout.spots(where), [[] for _ in range(n)]
+        return where if where and isinstance(where[0], tuple) else (where,) * n
+    for from_the_end in (False, True):  # a slice may count from either end of prompts that differ in length
+        found = _places(where, ours, from_the_end)
+        if found == _places(where, theirs, from_the_end):
+            return found
+    raise ValueError(
+        f"positions={where!r} names tokens of the base prompts, of {list(ours.lengths)} tokens, and of the source prompts, of "
+        f"{list(theirs.lengths)}, that don't pair up: choose prompts of equal length, or name positions that exist in both."
+    )
+
+
+def _places(where: slice | None, layout: Layout, from_the_end: bool) -> tuple[tuple[int, ...], ...]:
+    spots, found = layout.spots(where), [[] for _ in layout.lengths]
     for row, column in zip(spots.rows.tolist(), spots.columns.tolist(), strict=True):
-        found[row].append(column - layout.starts[row])
+        found[row].append(column - layout.starts[row] - (layout.lengths[row] if from_the_end else 0))
     return tuple(map(tuple, found))
 
 

@@ -106,10 +106,10 @@ def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: f
         bar.outline.set_visible(False)
         for name, value in references.items():
             bar.ax.axhline(value, color="black", linewidth=1.5)
-            below = value == min(references.values())
+            inward = -1 if value == max(references.values()) else 1  # the names stand between the two lines
             bar.ax.annotate(
-                name, (0.5, value), xycoords=("axes fraction", "data"), xytext=(0, -3 if below else 3),
-                textcoords="offset points", ha="center", va="top" if below else "bottom", fontsize=9,
+                name, (0.5, value), xycoords=("axes fraction", "data"), xytext=(0, 4 * inward),
+                textcoords="offset points", ha="center", va="top" if inward < 0 else "bottom", fontsize=9,
                 bbox=dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.8),
             )  # fmt: skip
     return Picture(figure, alt or f"{title or 'Heatmap.'} {sweep!r}. Layers run from left to right, {down}s down.")

@@ -36,7 +36,7 @@ class PatchingExplorer:
         pair, component, metric, layer, position: what is chosen; `choose` changes them.
     """
 
-    def __init__(self, lm, pairs: Sequence[Pair], *, layer: int | None = None, position: int = -1):
+    def __init__(self, lm, pairs: Sequence[Pair], *, layer: int | None = None, position: int | None = None):
         if not pairs:
             raise ValueError("The explorer needs at least one pair of prompts, such as pairs('capital').")
         self.lm, self.pairs = lm, list(pairs)
@@ -45,6 +45,8 @@ class PatchingExplorer:
         self._widget = None
         self.pair, self.component, self.metric = self.pairs[0], "residual stream", "logit difference"
         self.layer = lm.n_layers // 2 if layer is None else layer
+        if position is None:
+            position = int((self.sweep.values - self.sweep.base)[self.layer].abs().argmax())
         self.position = position % len(self.tokens)
 
     def choose(self, **changes) -> PatchingExplorer:
@@ -68,7 +70,7 @@ class PatchingExplorer:
         if key not in self._sweeps:
             metric = METRICS[self.metric](self.lm, self.pair, self._run()[1])
             sweep = patch_sweep(self.lm, self.pair.base, self.pair.source, metric, COMPONENTS[self.component])
-            self._sweeps[key] = sweep
+            self._sweeps[key] = sweep.normalized if self.metric == "logit difference" else sweep
         return self._sweeps[key]
 
     def top_tokens(self, k: int = 5) -> dict[str, list[tuple[str, float]]]:
@@ -186,13 +188,15 @@ class PatchingExplorer:
         return w.VBox([pair, component, metric, layer, position, picture])
 
 
-def patching_explorer(lm, pairs: Sequence[Pair], *, layer: int | None = None, position: int = -1) -> PatchingExplorer:
+def patching_explorer(
+    lm, pairs: Sequence[Pair], *, layer: int | None = None, position: int | None = None
+) -> PatchingExplorer:
     """Choose a pair, a component, a metric and a site; see the heatmap, and the next tokens before and after the patch.
 
     Args:
         lm: a `LanguageModel`.
         pairs: what to choose from; base and source of each equally long.
-        layer, position: the site chosen at first (default: the middle layer, the last token).
+        layer, position: the site chosen at first (default: the middle layer, the token that moves most there).
 
     Raises:
         ValueError: no pairs.

@@ -110,7 +110,7 @@ def _(answer, sweep, subject):
     number=3,
     title="A finding that is none",
     difficulty=2,
-    minutes=8,
+    minutes=6,
     hints=(
         "Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.",
         "`metric(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).",
@@ -202,7 +202,7 @@ def _(answer, lm, base, source, metric, reference: Activations):
     require(not near(got, truth(layer, positions=None)), "you ablated every token; only the last one was asked for")
     require(near(got, wanted), f"at layer {layer} the share lost is {wanted:.3f}, and you found {got:.3f}")
     require(
-        all(near(float(answer(other)), truth(other)) for other in (layers[0], layers[-1])),
+        all(near(float(answer(i)), truth(i)) for i in (layers[0], layers[-1])),
         "it fits at one layer and not at others: does your site use `layer`?",
     )
     return "Compare it with the share that the same attention output was sufficient to move: the two questions have different answers."
@@ -213,7 +213,7 @@ def _(answer, lm, base, source, metric, reference: Activations):
     number=5,
     title="All sites in two passes",
     difficulty=3,
-    minutes=12,
+    minutes=10,
     hints=(
         "A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.",
         "`record(lm, base, 'block_output', grad=True)` keeps the graph; `torch.autograd.grad(metric(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
