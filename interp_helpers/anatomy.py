@@ -207,8 +207,10 @@ class Anatomy:
         if self.family.interleaved:
             per_head = (heads, 3, self.d_head)
             return Place(fused, "output", shape, lambda tensor: tensor.unflatten(-1, per_head)[..., which, :])
-        widths = [self.d_head * n for n in (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)]
-        return Place(fused, "output", shape, lambda tensor: tensor.split(widths, -1)[which].unflatten(-1, shape))
+        # Not `split`, whose pieces autograd forbids to write to.
+        start = self.d_head * (0, self.n_heads, self.n_heads + self.n_key_value_heads)[which]
+        width = self.d_head * heads
+        return Place(fused, "output", shape, lambda tensor: tensor.narrow(-1, start, width).unflatten(-1, shape))
 
 
 def _inputs_of(projection: nn.Module) -> int:

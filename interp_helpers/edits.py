@@ -91,15 +91,23 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
     Raises:
         ValueError: Q's columns are not orthonormal.
     """
-    if not isinstance(subspace, Tensor):
+    if hasattr(subspace, "swap"):
         return _edit("swap_subspace", site, subspace.swap, source)
+    if not isinstance(subspace, Tensor):
+        raise ValueError(
+            f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
+        )
     basis = subspace
     if basis.ndim != 2 or not torch.allclose(basis.mT @ basis, torch.eye(basis.shape[1]).to(basis), atol=1e-4):
         raise ValueError(
             f"The subspace, a tensor of shape {tuple(basis.shape)}, is not (d, rank) with orthonormal columns: "
             "make it so with torch.linalg.qr(subspace).Q."
         )
-    return _edit("swap_subspace", site, lambda h, s: h + ((s - h) @ basis.to(h)) @ basis.to(h).mT, source)
+
+    def swap(h: Tensor, s: Tensor) -> Tensor:
+        return h + ((s - h) @ basis.to(h)) @ basis.to(h).mT
+
+    return _edit("swap_subspace", site, swap, source, width=len(basis))
 
 
 def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
@@ -124,18 +132,24 @@ def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _edit(name: str, site: Site, formula: Callable, value: Tensor | Activations | None = None) -> Edit:
-    """An edit from its formula: of h alone, or of h and a value that has been made to fit."""
+def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activations, width: int | None = None) -> Edit:
+    """An edit from its formula: of h alone, or of h and a value that has been made to fit. `width` is the d that the
+    formula needs, where it needs one."""
     if site.component == "attention_weight":
         raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
-    if value is not None and not isinstance(value, Tensor | Activations):
-        raise ValueError(f"{name} takes a tensor or the Activations of another run, and got {type(value).__name__}.")
+    for value in values:
+        if not isinstance(value, Tensor | Activations):
+            raise ValueError(
+                f"{name} takes a tensor or the Activations of another run, and got {type(value).__name__}."
+            )
 
     def prepare(site: Site, shape: tuple[int, ...], layout: Layout, spots: Spots) -> Callable[[Tensor], Tensor]:
-        if value is None:
-            return formula
-        fitted = _fit(value, name, site, shape, spots)
-        return lambda h: formula(h, fitted.to(h))
+        if width not in (None, shape[-1]):
+            raise ValueError(
+                f"{name} at {site}: the subspace is one of {width} dimensions, and activations have {shape[-1]}."
+            )
+        fitted = [_fit(value, name, site, shape, spots) for value in values]
+        return lambda h: formula(h, *(value.to(h) for value in fitted))
 
     return Edit(name, site, prepare)
 

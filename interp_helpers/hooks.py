@@ -16,6 +16,7 @@ a module, and whatever the hook returns takes the data's place. This file is tho
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class Activations:
         self._values, self.logits, self.layout = values, logits, layout
 
     def __getitem__(self, key: Site | tuple[str, int]) -> Tensor:
+        if isinstance(key, str):
+            raise KeyError(
+                _Sentence(f"Of which layer? acts[{key!r}, 8] is one, acts.stack({key!r}) all that were recorded.")
+            )
         site = key if isinstance(key, Site) else Site(*key)
         if site.component == "attention_weight":
             return self._whole(site)
@@ -60,6 +65,8 @@ class Activations:
     def stack(self, component: str) -> Tensor:
         """Every recorded layer of a component: (layer, batch, position, …), layers in order."""
         layers = sorted(layer for name, layer in self._values if name == component)
+        if not layers:
+            raise KeyError(_Sentence(f"{component!r} was not recorded. Here is {self!r}."))
         return torch.stack([self[component, layer] for layer in layers])
 
     def rows(self, rows: Sequence[int]) -> Activations:
@@ -103,16 +110,24 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
     layout = Layout(tokens.attention_mask)
     values: dict[tuple[str, int], Tensor] = {}
 
-    def keep(site: Site, place: Place) -> Callable[[Tensor], None]:
-        def look(tensor: Tensor) -> None:
-            seen = tensor if site.component == "attention_weight" else place.view(layout.batched(tensor))
+    def keep(site: Site, place: Place) -> Callable[[Tensor], Tensor | None]:
+        def look(tensor: Tensor) -> Tensor | None:
+            whole = site.component == "attention_weight"
+            seen = tensor if whole else place.view(layout.batched(tensor))
             values[site.component, site.layer] = seen if grad else seen.detach().clone()
+            if whole or not grad:
+                return None
+            if not seen.requires_grad:  # a model whose weights are frozen
+                seen.requires_grad_()
+            result = tensor.clone()  # gradients reach what was kept if what goes on is made of it
+            place.view(layout.batched(result)).copy_(seen)
+            return result
 
         return look
 
     with ExitStack() as stack:
         if any(site.component == "attention_weight" for site in sites):
-            stack.enter_context(_eager_attention(lm.model))
+            stack.enter_context(_eager_attention(lm))
         for site in dict.fromkeys(sites):
             place = site.place(lm)
             stack.enter_context(_hook(place, keep(site, place), second=site.component == "attention_weight"))
@@ -235,16 +250,22 @@ def _removing(handle) -> Iterator[None]:
 
 
 @contextmanager
-def _eager_attention(model) -> Iterator[None]:
-    # The fused attention kernels never form the pattern, and some models drop it unless asked.
-    before = model.config._attn_implementation, model.config.output_attentions
-    model.set_attn_implementation("eager")
-    model.config.output_attentions = True
-    try:
+def _eager_attention(lm) -> Iterator[None]:
+    # The fused attention kernels never form the pattern, and transformers 4 drops it in some models unless asked.
+    # (Asking by way of the configuration would leave hooks of transformers 5 in the model.)
+    before = lm.model.config._attn_implementation
+    lm.model.set_attn_implementation("eager")
+
+    def ask(module, args, kwargs):
+        return args, kwargs | {"output_attentions": True}
+
+    with ExitStack() as stack:
+        stack.callback(lm.model.set_attn_implementation, before)
+        for layer in range(lm.n_layers):
+            attention = lm.anatomy.place("attention_weight", layer).module
+            if "output_attentions" in inspect.signature(attention.forward).parameters:
+                stack.enter_context(_removing(attention.register_forward_pre_hook(ask, with_kwargs=True)))
         yield
-    finally:
-        model.config.output_attentions = before[1]
-        model.set_attn_implementation(before[0])
 
 
 def _expand(lm, item: Site | str) -> Iterable[Site]:

@@ -64,6 +64,11 @@ def kl_divergence(reference_logits: Tensor) -> Metric:
     Args:
         reference_logits: (vocab,), (1, vocab) or (batch, vocab), such as the unpatched run's.
     """
+    if reference_logits.ndim not in (1, 2):
+        raise ValueError(
+            f"The reference is a final position's logits, (vocab,) or (batch, vocab), and {tuple(reference_logits.shape)} was "
+            "given: use lm.next_token_logits(prompt)."
+        )
     reference = reference_logits.float().log_softmax(-1)
 
     def divergence(x: Tensor) -> Tensor:
@@ -73,7 +78,7 @@ def kl_divergence(reference_logits: Tensor) -> Metric:
 
 
 def _ids(lm, words: Words) -> Tensor:
-    one = isinstance(words, str | int)
+    one = isinstance(words, str) or hasattr(words, "__index__") and not getattr(words, "ndim", 0)
     return torch.tensor([lm.token_id(word) for word in ([words] if one else words)])
 
 

@@ -7,6 +7,7 @@ token ids and places, refusing where that is ambiguous.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import overload
 
@@ -105,7 +106,7 @@ class LanguageModel:
             options: go to `transformers`' `generate`; greedy unless they say otherwise.
         """
         single = isinstance(prompt, str)
-        rows = [self._ids(text) for text in ([prompt] if single else prompt)]
+        rows = self._rows(prompt)
         width = max(map(len, rows))
         # New tokens grow on the right, so here the padding goes to the left.
         ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in rows], device=self.device)
@@ -139,9 +140,7 @@ class LanguageModel:
         """
         if isinstance(prompts, Tensor):
             return self._checked(prompts)
-        rows = [self._ids(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
-        if not rows:
-            raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
+        rows = self._rows(prompts)
         width = max(map(len, rows))
         ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows], device=self.device)
         ids.attention_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(self.device)
@@ -157,7 +156,8 @@ class LanguageModel:
         Raises:
             ValueError: the word is several tokens (they are shown), or the id is outside the vocabulary.
         """
-        if isinstance(word, int):
+        if not isinstance(word, str):
+            word = operator.index(word)  # of a tensor or of numpy, too
             if not 0 <= word < self.anatomy.unembedding.weight.shape[0]:
                 raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
             return word
@@ -186,7 +186,7 @@ class LanguageModel:
         Raises:
             ValueError: the text isn't there, or is there several times and `occurrence` doesn't say which.
         """
-        starts = [i for i in range(len(prompt)) if text and prompt.startswith(text, i)]
+        starts = [i for i in range(len(prompt)) if text.strip() and prompt.startswith(text, i)]
         if not starts:
             raise ValueError(f"{text!r} does not occur in {prompt!r}: give a part of the prompt, letter for letter.")
         if occurrence is None and len(starts) > 1:
@@ -198,8 +198,8 @@ class LanguageModel:
                 f"{text!r} occurs {len(starts)} times in {prompt!r}, and occurrence={occurrence} was asked for."
             )
         start = starts[occurrence or 0]
-        end = start + len(text)
         # Tokens carry their leading space; what counts is whether their letters overlap the text.
+        end = start + len(text.rstrip())
         start += len(text) - len(text.lstrip())
         offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
         inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
@@ -213,6 +213,12 @@ class LanguageModel:
             if token is not None:
                 return token
         return 0
+
+    def _rows(self, prompts: str | Sequence[str]) -> list[list[int]]:
+        rows = [self._ids(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+        if not rows:
+            raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
+        return rows
 
     def _ids(self, text: str) -> list[int]:
         if not isinstance(text, str):
@@ -231,13 +237,18 @@ class LanguageModel:
                 f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
             )
         if mask is None:
-            ends_in_padding = ids[:, -1] == self._pad
-            if ends_in_padding.any() and not ends_in_padding.all():
-                raise ValueError(
-                    "Some rows of the token ids end in the padding token and nothing says whether it is padding: pass the "
-                    "prompts as strings, or the very tensor that lm.tokens returned (it carries an attention_mask)."
-                )
+            for side, column in (("begin with", ids[:, 0]), ("end in", ids[:, -1])):
+                is_pad = column == self._pad
+                if is_pad.any() and not is_pad.all():
+                    raise ValueError(
+                        f"Some rows of the token ids {side} the padding token and nothing says whether it is padding: pass "
+                        "the prompts as strings, or the very tensor that lm.tokens returned (it carries an attention_mask)."
+                    )
             mask = torch.ones_like(ids)
+        if mask.shape != ids.shape or (mask.long().diff(dim=1) > 0).any() or not mask[:, 0].all():
+            raise ValueError(
+                f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {tuple(ids.shape)}."
+            )
         ids = ids.to(self.device, copy=False).view_as(ids)
         ids.attention_mask = mask.to(self.device)
         return ids

@@ -54,8 +54,10 @@ class Site:
                 f"choose a per-head component ({', '.join(PER_HEAD)})."
             )
         object.__setattr__(self, "positions", as_positions(self.positions))
-        if self.heads is not None and not isinstance(self.heads, int):
-            object.__setattr__(self, "heads", tuple(self.heads))
+        object.__setattr__(self, "layer", _as_int(self.layer))
+        if self.heads is not None:
+            heads = _as_int(self.heads)
+            object.__setattr__(self, "heads", heads if isinstance(heads, int) else tuple(map(_as_int, heads)))
 
     def __hash__(self) -> int:  # a slice has no hash of its own before Python 3.12
         return hash((self.component, self.layer, repr(self.positions), self.heads))
@@ -72,9 +74,9 @@ class Site:
             )
         place = lm.anatomy.place(self.component, self.layer)
         for head in self.head_list or ():
-            if not 0 <= head < place.shape[0]:
+            if not isinstance(head, int) or not 0 <= head < place.shape[0]:
                 raise ValueError(
-                    f"{self.component!r} of {lm.name} has {place.shape[0]} heads, 0 to {place.shape[0] - 1}, and head {head} "
+                    f"{self.component!r} of {lm.name} has {place.shape[0]} heads, 0 to {place.shape[0] - 1}, and head {head!r} "
                     "was asked for."
                 )
         return place
@@ -201,9 +203,21 @@ def as_positions(positions) -> int | tuple | slice | None:
         entries = tuple(as_positions(entry) for entry in positions)
     except TypeError:
         entries = (None,)
-    if all(isinstance(e, int) for e in entries) or all(isinstance(e, tuple) for e in entries):
+    if all(isinstance(e, int) for e in entries):
+        return entries
+    if all(isinstance(e, tuple) and all(isinstance(i, int) for i in e) for e in entries):
         return entries
     raise ValueError(
         f"positions={positions!r} was not understood: None, an int, a sequence of ints, a slice, or one sequence of ints "
         "for each row was expected."
     )
+
+
+def _as_int(number):
+    """An int where it is one in disguise, of numpy or a tensor; anything else as it is."""
+    if getattr(number, "ndim", 0):
+        return number
+    try:
+        return operator.index(number)
+    except TypeError:
+        return number

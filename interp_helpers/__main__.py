@@ -1,0 +1,58 @@
+"""The command line: `python -m interp_helpers COMMAND`.
+
+A command is a function from the parsed arguments to an exit code, and an entry in `parser`. It imports what it needs
+when it runs, and whatever goes wrong reaches the user as one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def fetch_model(args: argparse.Namespace) -> int:
+    from . import offline
+
+    there_already = offline.is_prepared(args.to)
+    folder = offline.offline_folder(args.to)
+    print(f"{offline.NAME} {'was already' if there_already else 'is now'} in {folder}.")
+    if args.to:
+        print(f"Hand this folder round. Where it lies, the environment variable INTERP_MODEL={folder} uses it.")
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    from . import doctor
+
+    return doctor.run()
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m interp_helpers", description="Glass Box's command line.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("fetch-model", help="prepare the offline model ahead of time")
+    command.add_argument("--to", metavar="DIR", help="also put a copy into this folder, to hand round on a USB stick")
+    command.set_defaults(run=fetch_model)
+
+    command = commands.add_parser("doctor", help="is this machine ready, and if not, what is to be done?")
+    command.set_defaults(run=doctor)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # The package's own errors are sentences; of any other, the kind says more than the text.
+        known = isinstance(error, OSError | ValueError | RuntimeError) and str(error)
+        print(f"Error: {error if known else repr(error)}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The command line: `fetch-model` and `doctor`, their exit codes, and errors without a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import hub_server
+import pytest
+from huggingface_hub import constants
+
+from interp_helpers import doctor, offline
+from interp_helpers.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """The Hub is not there, so that the tests mean the same everywhere."""
+    monkeypatch.delenv("INTERP_MODEL", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "cache"
+
+
+# -- fetch-model ------------------------------------------------------------------------------------------------------
+
+
+def test_fetch_model_is_idempotent(offline_path, capsys):
+    assert main(["fetch-model"]) == 0
+    assert capsys.readouterr().out == f"SmolLM2-135M-Instruct was already in {offline_path}.\n"
+
+
+def test_fetch_model_to_a_folder_to_hand_round(offline_path, tmp_path, capsys):
+    stick = tmp_path / "stick" / "model"
+    assert main(["fetch-model", "--to", str(stick)]) == 0
+    out = capsys.readouterr().out
+    assert f"SmolLM2-135M-Instruct is now in {stick}." in out and f"INTERP_MODEL={stick} uses it" in out
+    assert offline.is_prepared(stick)
+    assert main(["fetch-model", "--to", str(stick)]) == 0
+    assert f"SmolLM2-135M-Instruct was already in {stick}." in capsys.readouterr().out
+
+
+def test_an_error_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert main(["fetch-model", "--to", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"Error: {tmp_path} holds other files (thesis.tex") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error, code, said",
+    [
+        (OSError("No room; make some."), 1, "Error: No room; make some.\n"),
+        (KeyError("a bug"), 1, "Error: KeyError('a bug')\n"),
+        (RuntimeError(), 1, "Error: RuntimeError()\n"),
+        (KeyboardInterrupt(), 130, "Stopped.\n"),
+    ],
+)
+def test_whatever_goes_wrong_there_is_no_traceback(monkeypatch, capsys, error, code, said):
+    def fails(to):
+        raise error
+
+    monkeypatch.setattr(offline, "offline_folder", fails)
+    assert main(["fetch-model"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_no_command_and_an_unknown_command_show_the_usage(capsys):
+    for arguments in ([], ["dance"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2 and "usage: python -m interp_helpers" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0 and "fetch-model" in out and "doctor" in out
+
+
+# -- doctor -----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_for_real(offline_path):
+    env = {**os.environ, "HF_ENDPOINT": hub_server.nobody(), "INTERP_MODEL": "offline"}
+    command = [sys.executable, "-m", "interp_helpers", "doctor"]
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, encoding="utf-8", timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    lines = {line[:16].strip(): line[16:] for line in run.stdout.splitlines()}
+    assert lines["Python"].startswith(sys.version.split()[0])
+    for package in ("torch", "transformers", "ipywidgets", "matplotlib", "jupyterlab"):
+        assert lines[package] == (doctor._version(package) or "not installed")
+    assert "CPU cores" in lines["device"] and "GB" in lines["free disk"]
+    assert lines["offline model"].startswith("ready (")
+    assert "no connection to the Hugging Face Hub" in lines["Hub"] or "HF_HUB_OFFLINE" in lines["Hub"]
+    assert lines["model"].startswith("SmolLM2-135M-Instruct (offline): 30 blocks, loaded in ")
+    assert " ms; " in lines["forward pass"] and "' Paris'" in lines["forward pass"]
+    assert run.stdout.endswith("\nReady: open the notebooks.\n") and run.stderr == ""
+
+
+def test_doctor_takes_the_offline_model_where_gpt2_would_have_to_be_downloaded(
+    offline_path, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert doctor.run() == 0
+    out = capsys.readouterr().out
+    assert "(gpt2 is not on this machine; `load_model()` downloads it if the Hub answers)" in out
+
+
+def test_doctor_without_any_model(empty_cache, capsys):
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "Hub cache       no models" in out and "not prepared" in out
+    assert out.rstrip().split("\n")[-1] == (
+        "Not ready: No model is on this machine: neither gpt2 nor the offline model; run `python -m interp_helpers "
+        "fetch-model` (98 MB) while there is a network."
+    )
+    assert not empty_cache.exists()  # it only looks
+
+
+def test_doctor_with_a_folder_that_is_not_there(empty_cache, monkeypatch, capsys):
+    monkeypatch.setenv("INTERP_MODEL", "./nowhere")
+    assert main(["doctor"]) == 1
+    assert "Not ready: The model folder INTERP_MODEL=./nowhere does not exist" in capsys.readouterr().out
+
+
+def test_doctor_lists_what_is_cached(empty_cache, tmp_path, capsys):
+    snapshot = tmp_path / "hub" / "models--tiny--gpt" / "snapshots" / hub_server.COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text(hub_server.COMMIT)
+    main(["doctor"])
+    out = capsys.readouterr().out
+    assert "Hub cache       tiny/gpt (" in out and ", incomplete)" in out
+
+
+def test_doctor_names_what_to_install(empty_cache, monkeypatch, capsys):
+    wanted = ["numpy>=99", "no-such-package>=1,<2", "torch", 'pytest>=99; extra == "test"']
+    monkeypatch.setattr(metadata, "requires", lambda name: wanted)
+    assert main(["doctor"]) == 1
+    verdict = capsys.readouterr().out.split("Not ready: ")[1]
+    assert (
+        f'numpy {metadata.version("numpy")} is installed, but >=99 is needed; run `pip install "numpy>=99"`.' in verdict
+    )
+    assert (
+        'no-such-package is not installed, but <2,>=1 is needed; run `pip install "no-such-package<2,>=1"`.' in verdict
+    )
+    assert "torch" not in verdict and "pytest" not in verdict
