@@ -35,8 +35,15 @@ class Activations:
     """What `record` saw. `acts[site]` and `acts["block_output", 8]` are tensors (batch, position, d), or (batch,
     position, head, d_head) for per-head components; `acts.logits` are the run's logits (batch, position, vocab)."""
 
-    def __init__(self, values: dict[tuple[str, int], Tensor], logits: Tensor, layout: Layout):
-        self._values, self.logits, self.layout = values, logits, layout
+    def __init__(
+        self, values: dict[tuple[str, int], Tensor], logits: Tensor, layout: Layout, rows: Tensor | None = None
+    ):
+        self._values, self._logits, self.layout = values, logits, layout
+        self._rows = rows  # which rows of the run, in which order; None: as they are
+
+    @property
+    def logits(self) -> Tensor:
+        return self._logits if self._rows is None else self._logits[self._rows]
 
     def __getitem__(self, key: Site | tuple[str, int]) -> Tensor:
         if isinstance(key, str):
@@ -59,7 +66,8 @@ class Activations:
 
     def at(self, site: Site, spots: Spots) -> Tensor:
         """The activations (n, d) or (n, heads, d_head) of a site's component at n named spots."""
-        taken = self._whole(site)[spots.rows, spots.columns]
+        rows = spots.rows if self._rows is None else self._rows[spots.rows]
+        taken = self._run(site)[rows, spots.columns]
         return taken if site.heads is None else taken[:, site.head_list]
 
     def stack(self, component: str) -> Tensor:
@@ -70,12 +78,15 @@ class Activations:
         return torch.stack([self[component, layer] for layer in layers])
 
     def rows(self, rows: Sequence[int]) -> Activations:
-        """The same record with other rows: chosen, reordered or repeated."""
-        return Activations(
-            {k: v[list(rows)] for k, v in self._values.items()}, self.logits[list(rows)], self.layout.take(rows)
-        )
+        """The same record with other rows: chosen, reordered or repeated. Nothing is copied."""
+        chosen = torch.tensor(list(rows)) if self._rows is None else self._rows[list(rows)]
+        return Activations(self._values, self._logits, self.layout.take(rows), chosen)
 
     def _whole(self, site: Site) -> Tensor:
+        # The very tensor that the run went on with, so that gradients with respect to it exist.
+        return self._run(site) if self._rows is None else self._run(site)[self._rows]
+
+    def _run(self, site: Site) -> Tensor:
         if (site.component, site.layer) not in self._values:
             raise KeyError(_Sentence(f"{site.component!r} of layer {site.layer} was not recorded. Here is {self!r}."))
         return self._values[site.component, site.layer]

@@ -250,7 +250,13 @@ def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], .
     if isinstance(where, int):
         return ((where,),) * n
     if isinstance(where, tuple):
-        return where if where and isinstance(where[0], tuple) else (where,) * n
+        if not where or isinstance(where[0], int):
+            return (where,) * n
+        if len(where) != n:
+            raise ValueError(
+                f"Positions were given for {len(where)} rows, one sequence a pair, and there are {n} pairs."
+            )
+        return where
     for from_the_end in (False, True):  # a slice may count from either end of prompts that differ in length
         found = _places(where, ours, from_the_end)
         if found == _places(where, theirs, from_the_end):

@@ -33,6 +33,7 @@ _STYLE = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # a token may be '$'
 }
 _PIXELS_PER_INCH = 100  # as shown; twice as many are drawn, so that a projector stays sharp
 
@@ -94,8 +95,8 @@ def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: f
         axes = figure.add_subplot()
         image = axes.imshow(values.T, aspect="auto", cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
         step = math.ceil(len(columns) / 16)
-        axes.set_xticks(range(0, len(columns), step), [str(label) for label in columns[::step]])
-        axes.set_yticks(range(len(rows)), [str(label) for label in rows])
+        axes.set_xticks(range(0, len(columns), step), _lines(columns[::step]))
+        axes.set_yticks(range(len(rows)), _lines(rows))
         axes.set_xlabel(f"{across} (counted from 0)" if across == "layer" else across)
         axes.set_ylabel("token" if down == "position" else down)
         axes.set_title(title or f"Patching {sweep.component}", wrap=True)
@@ -208,3 +209,8 @@ def bars(
         axes.set_title(title, wrap=True)
     told = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
     return Picture(figure, alt or f"{title} {ylabel}: {told}.")
+
+
+def _lines(labels: Sequence) -> list[str]:
+    """Labels of one line each, a token's line break as in the text of a program."""
+    return [str(label).replace("\n", "\\n") for label in labels]

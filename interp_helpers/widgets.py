@@ -57,6 +57,7 @@ class PatchingExplorer:
                 raise ValueError(f"There is no {name!r} to choose: pair, component, metric, layer or position.")
             setattr(self, name, value)
         self.position = min(self.position, len(self.tokens) - 1)
+        self._widget = None
         return self
 
     @property
@@ -182,10 +183,12 @@ class PatchingExplorer:
             if position.max != len(self.tokens) - 1:
                 position.max = len(self.tokens) - 1
             picture.value = self.html
+            self._widget = form  # its controls show what is chosen
 
         for control in (pair, component, metric, layer, position):
             control.observe(changed, names="value")
-        return w.VBox([pair, component, metric, layer, position, picture])
+        form = w.VBox([pair, component, metric, layer, position, picture])
+        return form
 
 
 def patching_explorer(

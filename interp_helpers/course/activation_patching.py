@@ -9,15 +9,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..edits import mean_ablate, replace
+from ..edits import mean_ablate, replace, zero
 from ..hooks import Activations, intervene, record
 from ..sites import Layout, Site
-from .exercises import exercise, require, require_attempted
+from .exercises import NotYet, exercise, require, require_attempted
 from .quizzes import Question, Quiz, right, wrong
 from .registry import notebook
 from .render import short
 
 notebook("patching", "1 · Activation patching")
+
+
+def _number(value) -> float:
+    """What a learner's function returned, as a number."""
+    require(require_attempted(value) is not None, "your function returned None: is there a `return`?")
+    require(
+        not isinstance(value, Tensor) or value.numel() == 1,
+        f"one number was expected, and a tensor of shape {tuple(getattr(value, 'shape', ()))} came back",
+    )
+    return float(value)
 
 
 @exercise(
@@ -77,31 +87,51 @@ def _handover(values: Tensor, subject: range) -> int | None:
 def _(answer, sweep, subject):
     require(callable(answer), f"the answer is your function `handover`, and you gave {short(answer)}")
 
-    def ask(values, span):
-        return require_attempted(answer(values, span))
+    def ask(values: Tensor, span: range) -> int | None:
+        found = require_attempted(answer(values, span))
+        return None if found is None else int(_number(found))
 
-    late = torch.tensor([[0.0, 0.9, 0.2, 0.0], [0.0, 0.8, 0.2, 0.1], [0.0, 0.1, 0.0, 0.7], [0.0, 0.0, 0.0, 1.0]])
+    # columns: a token before the subject, its two tokens, a token after it, the last token
+    late = torch.tensor(
+        [[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.8, 0.05, 0.0, 0.1], [0.0, 0.1, 0.0, 0.0, 0.7], [0.0, 0.0, 0.0, 0.0, 1.0]]
+    )
     got = ask(late, range(1, 3))
     require(got is not None, "on a small test table your function returned None: is there a `return`?")
-    require(not isinstance(got, Tensor) or got.numel() == 1, "one number was expected, and a whole tensor came back")
     require(
-        int(got) != 3,
-        "layer 3 has the *largest* share at the last token; the first layer where it overtakes was asked for",
+        0 <= got < len(late) or got != _handover(sweep.values, subject),
+        f"you found layer {got} in a small test table of {len(late)} layers: read `values` and `subject`, not `sweep`",
     )
     require(
-        int(got) == 2,
-        f"in a small test table the last token overtakes the subject at layer 2, and you found {int(got)}",
+        got != 3,
+        "in a small test table you found layer 3, which is one too late: its last token has the *largest* share there, and "
+        "overtakes the subject at layer 2 (counted from 0)",
     )
-    second = torch.tensor([[0.0, 0.1, 0.8, 0.3], [0.0, 0.1, 0.7, 0.4], [0.0, 0.0, 0.1, 0.6]])
-    got = int(ask(second, range(1, 3)))
     require(
-        got == 2,
-        f"where the subject's *second* token carries the fact you found layer {got}, not 2: take the best of all its tokens",
+        got != 1,
+        "in a small test table you found layer 1, where the *first* token of the subject still has 0.8 and the last token "
+        "of the prompt 0.1: it has to be larger than every token of the subject, at the layer that you return",
+    )
+    require(got == 2, f"in a small test table the last token overtakes the subject at layer 2, and you found {got}")
+    second = torch.tensor([[0.0, 0.1, 0.8, 0.0, 0.5], [0.0, 0.4, 0.4, 0.7, 0.6], [0.0, 0.0, 0.1, 0.0, 0.9]])
+    got = ask(second, range(1, 3))
+    require(
+        got != 0,
+        "where the subject's *second* token carries the fact you found layer 0, not 1: take the best of all its tokens",
+    )
+    require(
+        got == 1,
+        f"where the last token has 0.6, the subject 0.4 and 0.4, and a token after it 0.7, you found {got}, not layer 1: "
+        "compare with each token of the subject by itself, and with no other token",
+    )
+    never = torch.tensor([[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.5]])
+    got = ask(never, range(1, 3))
+    require(
+        got is None, f"where the last token never has a *larger* share you found {got}, and `None` was to be returned"
     )
     truth = _handover(sweep.values, subject)
     if truth is None:
         return "On this model the last token never overtakes the subject for this pair."
-    require(int(ask(sweep.values, subject)) == truth, f"on the notebook's own sweep the answer is layer {truth}")
+    require(ask(sweep.values, subject) == truth, f"on the notebook's own sweep the answer is layer {truth}")
     return f"From layer {truth} on, the end of the prompt carries more of the answer than any token of the subject."
 
 
@@ -121,7 +151,7 @@ def _(answer, lm, base, source, metric, subject):
     require(callable(answer), f"the answer is your function `recovered`, and you gave {short(answer)}")
     start, end = (float(metric(lm.next_token_logits(prompt))) for prompt in (base, source))
     acts = record(lm, source, "block_output")
-    layer, early = lm.n_layers // 2, 2 * lm.n_layers // 30
+    middle = lm.n_layers // 2
 
     def truth(layer: int, positions) -> float:
         with intervene(lm, replace(Site("block_output", layer, positions), acts)):
@@ -130,30 +160,53 @@ def _(answer, lm, base, source, metric, subject):
     def near(a: float, b: float) -> bool:
         return abs(a - b) <= 1e-3 * max(1.0, abs(b))
 
-    got = float(require_attempted(answer(layer, None)))
-    require(
-        not near(got, end),
-        f"{got:.2f} is the metric after the patch; as a share, 0 is the base run and 1 the source run",
-    )
-    require(not near(got, end - start), f"{got:.2f} is how far the metric moved; divide it by the whole way")
-    require(
-        not near(got, 0),
-        "patching every token changed nothing: is the source patched into the base, and is the metric read inside the `with`?",
-    )
-    require(
-        near(got, 1),
-        f"with every token of layer {layer} patched you found {got:.3f}; what the later blocks see is then all the source's",
-    )
-    got, wanted = float(answer(layer, subject)), truth(layer, subject)
-    require(
-        near(got, wanted),
-        f"at the subject of layer {layer} the share is {wanted:.3f} and you found {got:.3f}: does your site use `positions`?",
-    )
-    got, wanted = float(answer(early, subject)), truth(early, subject)
-    require(
-        near(got, wanted),
-        f"at the subject of layer {early} the share is {wanted:.3f} and you found {got:.3f}: does your site use `layer`?",
-    )
+    def ask(layer: int, positions) -> float:
+        return _number(answer(layer, positions))
+
+    def telling(sites: list[tuple]) -> tuple:  # a share near 0 or 1 would hide what a slip changes
+        shares = {site: truth(*site) for site in sites}
+        return max(sites, key=lambda site: min(abs(shares[site]), abs(1 - shares[site])))
+
+    one_token = telling([(middle, i) for i in subject])
+    last_token = telling([(layer, -1) for layer in range(middle + 1, lm.n_layers, 3)])
+    got = ask(middle, None)
+    if not near(got, 1):
+        require(
+            not near(got, end),
+            f"{got:.2f} is the metric after the patch; as a share, 0 is the base run and 1 the source run",
+        )
+        require(not near(got, end - start), f"{got:.2f} is how far the metric moved; divide it by the whole way")
+        require(
+            not near(got, (end - start) / end) and not near(got, (end - start) / start),
+            f"{got:.2f} is how far the metric moved, divided by one run's metric; the whole way leads from the base run's to "
+            "the source run's",
+        )
+        require(
+            not near(got, 0) or not near(ask(*one_token), 1 - truth(*one_token)),
+            "with every token patched you return 0, which is what is *left* to recover; the share that is recovered is 1",
+        )
+        require(
+            not near(got, 0),
+            "patching every token changed nothing: is the source patched into the base, and is the metric read inside the `with`?",
+        )
+        require(
+            not near(got, truth(middle, -1)),
+            f"with every token of layer {middle} patched you found {got:.3f}, which is the last token's share: does your site "
+            "use `positions`?",
+        )
+        raise NotYet(
+            f"with every token of layer {middle} patched you found {got:.3f}; what the later blocks see is then all the source's",
+        )
+    for layer, position in (one_token, last_token):
+        got, wanted = ask(layer, position), truth(layer, position)
+        if not near(got, wanted):
+            found = f"at layer {layer}, position {position}, the share is {wanted:.3f} and you found {got:.3f}"
+            require(not near(got, 1), f"{found}, as with every token patched: does your site use `positions`?")
+            require(
+                not any(near(got, truth(i, position)) for i in range(lm.n_layers)),
+                f"{found}, which is another layer's share: does your site use `layer`?",
+            )
+            raise NotYet(found)
     return (
         "Every layer 'recovers' 100 % this way, the first as well as the last, so the number says nothing about layer 12. "
         "A patch is evidence only if it leaves something of the base run in place."
@@ -186,25 +239,46 @@ def _(answer, lm, base, source, metric, reference: Activations):
 
     layers = range(2 * lm.n_layers // 3, lm.n_layers)
     layer = max(layers, key=lambda layer: abs(truth(layer)))
-    got, wanted = float(require_attempted(answer(layer))), truth(layer)
-    require(
-        not near(got, 1 - wanted), f"{got:.3f} is what is *left* at layer {layer}; the share that is lost was asked for"
-    )
-    require(not near(got, -wanted), f"{got:.3f} has the sign turned round: losing counts as positive here")
-    require(
-        not near(got, truth(layer, prompt=base)),
-        "you ablated the base run; take away from the source run, which says the answer",
-    )
-    require(
-        not near(got, truth(layer, edit=replace, acts=patched_in)),
-        "you replaced the output by the *base run's*, which pushes the other answer; put in the mean of `reference`",
-    )
-    require(not near(got, truth(layer, positions=None)), "you ablated every token; only the last one was asked for")
-    require(near(got, wanted), f"at layer {layer} the share lost is {wanted:.3f}, and you found {got:.3f}")
-    require(
-        all(near(float(answer(i)), truth(i)) for i in (layers[0], layers[-1])),
-        "it fits at one layer and not at others: does your site use `layer`?",
-    )
+    got, wanted = _number(answer(layer)), truth(layer)
+    if not near(got, wanted):
+        require(
+            not near(got, 1 - wanted),
+            f"{got:.3f} is what is *left* at layer {layer}; the share that is lost was asked for",
+        )
+        require(not near(got, -wanted), f"{got:.3f} has the sign turned round: losing counts as positive here")
+        require(not near(got, 0), "nothing was lost: is the metric read inside the `with`?")
+        require(
+            not near(got, wanted * (clean - other)),
+            f"{got:.3f} is how far the metric fell; divide it by the way from the source run's metric to the base run's",
+        )
+        require(
+            not near(got, wanted * (clean - other) / clean),
+            "you divided by the source run's own metric; the way ends at the base run's, not at 0",
+        )
+        from_base = truth(layer, prompt=base)
+        require(
+            not near(got, from_base) and not near(got, 1 - from_base) and not near(got, from_base - 1),
+            "you ablated the base run; take away from the source run, which says the answer",
+        )
+        require(
+            not near(got, truth(layer, edit=replace, acts=patched_in)),
+            "you replaced the output by the *base run's*, which pushes the other answer; put in the mean of `reference`",
+        )
+        require(
+            not near(got, truth(layer, edit=lambda site, _: zero(site))),
+            "you put in *zero*, which no later block has ever met there; put in the mean of `reference`",
+        )
+        require(not near(got, truth(layer, positions=None)), "you ablated every token; only the last one was asked for")
+        raise NotYet(f"at layer {layer} the share lost is {wanted:.3f}, and you found {got:.3f}")
+    for layer in (layers[0], layers[-1], min(layers, key=truth)):
+        got, wanted = _number(answer(layer)), truth(layer)
+        if not near(got, wanted):
+            require(
+                wanted > 0 or not near(got, -wanted),
+                f"at layer {layer} the ablation *helps* the source's answer: the share lost is {wanted:.3f}, and you found "
+                f"{got:.3f}",
+            )
+            raise NotYet("it fits at one layer and not at others: does your site use `layer`?")
     return "Compare it with the share that the same attention output was sufficient to move: the two questions have different answers."
 
 
@@ -239,26 +313,35 @@ def _(answer, lm, base, source, metric):
     got = require_attempted(answer())
     require(isinstance(got, Tensor), f"a tensor (layer, token) was expected, and {short(got)} came back")
     got = got.detach().float().cpu()
+    shapes = f"the shape is {tuple(got.shape)}, and (layer, token) = {tuple(wanted.shape)} was expected"
+    require(got.shape != wanted.T.shape or got.shape == wanted.shape, f"{shapes}: turn the table round")
     require(
-        got.shape == wanted.shape,
-        f"the shape is {tuple(got.shape)}, and (layer, token) = {tuple(wanted.shape)} was expected: sum over the last axis, d",
+        got.numel() != wanted.numel() or got.shape == wanted.shape,
+        f"{shapes}: leave out the batch, an axis of one row",
     )
+    require(got.shape == wanted.shape, f"{shapes}: sum over the last axis, d")
 
     def like(other: Tensor) -> bool:
         return torch.allclose(got, other.cpu(), atol=1e-3 * float(wanted.abs().max()), rtol=1e-2)
 
-    require(not like(-wanted), "the sign is turned round: the step goes from the base to the source, source − base")
-    require(
-        not like(wanted.abs()),
-        "you took absolute values: a negative attribution says that the patch would push the metric down",
-    )
-    require(
-        not like(truth(source, base)),
-        "your gradients were taken in the *source* run; the patch happens in the base run, so that is where the slope is needed",
-    )
-    require(
-        like(wanted), "these are not (source − base) · gradient, summed over d, with the gradient taken in the base run"
-    )
+    if not like(wanted):
+        require(not like(-wanted), "the sign is turned round: the step goes from the base to the source, source − base")
+        require(
+            not like(wanted.abs()),
+            "you took absolute values: a negative attribution says that the patch would push the metric down",
+        )
+        require(
+            not like(truth(source, base)),
+            "your gradients were taken in the *source* run; the patch happens in the base run, so that is where the slope is "
+            "needed",
+        )
+        require(not like(wanted / lm.d_model), "you took the mean over d; a dot product is the sum")
+        start, end = (float(metric(lm.next_token_logits(prompt))) for prompt in (base, source))
+        require(
+            not like(wanted / (end - start)),
+            "that is the share of the way; the estimate was asked for in the metric's own units (the next cell divides it)",
+        )
+        raise NotYet("these are not (source − base) · gradient, summed over d, with the gradient taken in the base run")
     return f"{wanted.numel()} sites estimated with two forwards and one backward."
 
 
