@@ -83,12 +83,13 @@ class LanguageModel:
 
     def top(self, prompts: Prompts, k: int = 5) -> list:
         """The k likeliest next tokens: [(token, probability), …], or one such list a row for a list of prompts."""
-        values, ids = self.next_token_logits(prompts).float().softmax(-1).topk(k)
-        rows = [
-            [(self.tokenizer.decode([i]), p) for i, p in zip(row_ids, row_values, strict=True)]
-            for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True)
-        ]
+        rows = [self.top_of(logits, k) for logits in self.next_token_logits(prompts)]
         return rows[0] if isinstance(prompts, str) else rows
+
+    def top_of(self, logits: Tensor, k: int = 5) -> list[tuple[str, float]]:
+        """The k likeliest tokens of logits (vocab,), such as those of a patched run: [(token, probability), …]."""
+        values, ids = logits.float().softmax(-1).topk(k)
+        return [(self._text(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)]
 
     @overload
     def generate(self, prompt: str, max_new_tokens: int = 20, *, seed: int | None = None, **options) -> str: ...
@@ -148,7 +149,7 @@ class LanguageModel:
 
     def str_tokens(self, prompt: str | Tensor) -> list[str]:
         """One prompt's tokens as text, leading spaces included: ["The", " E", "iff", "el", " Tower"]."""
-        return [self.tokenizer.decode([i]) for i in self.tokens(prompt)[0].tolist()]
+        return [self._text(i) for i in self.tokens(prompt)[0].tolist()]
 
     def token_id(self, word: str | int) -> int:
         """The id of a word that is one token (mind the leading space: " Paris"); an id passes through.
@@ -161,9 +162,13 @@ class LanguageModel:
             if not 0 <= word < self.anatomy.unembedding.weight.shape[0]:
                 raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
             return word
-        ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        ids = self._plain_ids(word)
         if len(ids) != 1:
-            pieces = [self.tokenizer.decode([i]) for i in ids]
+            # SentencePiece begins a text with a space of its own: read the word where it will stand, after another.
+            before, both = map(self._plain_ids, ("x", "x" + word))
+            ids = both[len(before) :] if both[: len(before)] == before else ids
+        if len(ids) != 1:
+            pieces = [self._text(i) for i in ids]
             hint = (
                 ""
                 if word[:1].isspace()
@@ -219,6 +224,14 @@ class LanguageModel:
         if not rows:
             raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
         return rows
+
+    def _text(self, token: int) -> str:
+        # By itself, a SentencePiece token loses its leading space: decode it after another one.
+        first = self._plain_ids("x")[0]
+        return self.tokenizer.decode([first, token])[len(self.tokenizer.decode([first])) :]
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _ids(self, text: str) -> list[int]:
         if not isinstance(text, str):

@@ -7,6 +7,8 @@ last line of a cell.
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -58,8 +60,12 @@ class Picture:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         width, height = (round(inches * _PIXELS_PER_INCH) for inches in self.figure.get_size_inches())
-        about = {"alt": self.alt, "width": width, "height": height}
-        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": about}
+        about, png = {"alt": self.alt, "width": width, "height": height}, self.png()
+        # JupyterLab takes no `alt` from an image's metadata, and prefers HTML, which can say it.
+        said = " ".join(f'{name}="{html.escape(str(value))}"' for name, value in about.items())
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        page = f'<img {said} style="max-width:100%;height:auto" src="{source}">'
+        return {"text/html": page, "image/png": png, "text/plain": self.alt}, {"image/png": about}
 
     def __repr__(self) -> str:
         return self.alt

@@ -11,8 +11,6 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 
-import torch
-
 from .display import mimebundle
 from .edits import replace
 from .hooks import intervene, record
@@ -80,17 +78,13 @@ class PatchingExplorer:
         site = Site(COMPONENTS[self.component], self.layer, self.position)
         with intervene(self.lm, replace(site, acts)):
             patched = self.lm.next_token_logits(self.pair.base)
-        return {name: self._top(x, k) for name, x in (("base", base), ("patched", patched), ("source", source))}
+        return {name: self.lm.top_of(x[0], k) for name, x in (("base", base), ("patched", patched), ("source", source))}
 
     def _run(self) -> tuple:
         if self.pair not in self._runs:
             acts = record(self.lm, self.pair.source, *COMPONENTS.values())
             self._runs[self.pair] = acts, self.lm.next_token_logits(self.pair.base), acts.logits[:, -1]
         return self._runs[self.pair]
-
-    def _top(self, logits: torch.Tensor, k: int) -> list[tuple[str, float]]:
-        values, ids = logits[0].float().softmax(-1).topk(k)
-        return [(self.lm.tokenizer.decode([i]), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)]
 
     # -- how it looks -------------------------------------------------------------------------------------------------
 

@@ -55,9 +55,10 @@ def test_recorded_activations_are_copies_cut_from_the_graph(lm):
         assert not acts[component, 0].requires_grad
         acts[component, 0].zero_()
     close(lm(PROMPT), acts.logits)
-    again = record(lm, PROMPT, "query_output", "key_output")
+    again = record(lm, PROMPT, "block_output", "block_input", "query_output", "key_output")
+    again["block_output", 0].zero_()
     again["query_output", 0].zero_()
-    assert again["key_output", 0].any()
+    assert again["block_input", 1].any() and again["key_output", 0].any()
 
 
 def test_the_prompts_of_a_batch_are_seen_as_each_alone(lm):
@@ -514,6 +515,28 @@ def test_hooks_of_your_own_stay_and_see_the_edits_made_before_theirs(lm):
     finally:
         for handle in handles:
             handle.remove()
+
+
+def test_an_edit_writes_to_a_tensor_of_its_own(lm):
+    held = []
+    handle = lm.model.transformer.h[1].register_forward_hook(lambda module, args, output: held.append(output))
+    try:
+        before = record(lm, PROMPT, "block_output")["block_output", 1]
+        with intervene(lm, zero(stream(1)), zero(Site("block_input", 2))):
+            lm(PROMPT)
+    finally:
+        handle.remove()
+    output = held[-1][0] if isinstance(held[-1], tuple) else held[-1]
+    assert torch.equal(output, before)
+
+
+def test_an_edit_of_attention_s_input_leaves_the_mlp_s_which_may_be_the_same_tensor():
+    lm = tiny("phi")
+    acts = record(lm, PROMPT, "attention_input", "mlp_input")
+    assert torch.equal(acts["attention_input", 1], acts["mlp_input", 1])
+    with intervene(lm, zero(Site("attention_input", 1))):
+        edited = record(lm, PROMPT, "attention_input", "mlp_input")
+    assert not edited["attention_input", 1].any() and torch.equal(edited["mlp_input", 1], acts["mlp_input", 1])
 
 
 def test_a_hook_may_be_removed_while_an_intervention_lasts(lm):

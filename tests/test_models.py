@@ -9,6 +9,8 @@ import pytest
 import torch
 from plain import assert_untouched, close, greedy, run, snapshot
 from tiny import gpt2_shaped_folder, gpt2_tokenizer, tiny, tiny_model
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from interp_helpers import LanguageModel
 from interp_helpers.anatomy import FAMILIES
@@ -318,3 +320,38 @@ def test_generation_leaves_the_model_as_it_was_also_when_it_fails():
     with pytest.raises(ValueError):
         lm.generate(SHORT, 2, no_such_option=True)
     assert_untouched(lm, before)
+
+
+# -- a tokenizer in the manner of SentencePiece, as Llama 2, TinyLlama and Mistral have it ---------------------------
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_lm():
+    """A tiny Llama whose tokenizer begins every text with a space of its own."""
+    words = ["▁The", "▁x", "▁Paris", "▁is", "▁in"]
+    vocabulary = {"<unk>": 0, "</s>": 1}
+    merges = []
+    for letter in sorted({*"".join(words), *"abcdefghijklmnopqrstuvwxyz"}):
+        vocabulary[letter] = len(vocabulary)
+    for word in words:
+        for end in range(1, len(word)):
+            merges.append((word[:end], word[end]))
+            vocabulary.setdefault(word[: end + 1], len(vocabulary))
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=list(dict.fromkeys(merges)), unk_token="<unk>"))
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>")
+    return LanguageModel(tiny_model("llama"), tokenizer), vocabulary
+
+
+def test_a_sentencepiece_word_keeps_its_leading_space(sentencepiece_lm):
+    lm, vocabulary = sentencepiece_lm
+    assert lm.str_tokens("The Paris is in") == [" The", " Paris", " is", " in"]
+    assert lm.token_id(" Paris") == vocabulary["▁Paris"]
+    assert lm.find("The Paris is in", "Paris") == range(1, 2)
+
+
+def test_a_sentencepiece_word_of_several_tokens_is_refused_with_its_own_pieces(sentencepiece_lm):
+    lm, _ = sentencepiece_lm
+    with pytest.raises(ValueError, match=r"' zzz' is 4 tokens .* \[' ', 'z', 'z', 'z'\]"):
+        lm.token_id(" zzz")

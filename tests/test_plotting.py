@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 
 import matplotlib
@@ -60,6 +61,12 @@ def test_a_notebook_gets_a_png_with_its_text_alternative(picture):
     width, height = struct.unpack(">II", data["image/png"][16:24])
     assert (width, height) == (2 * about["width"], 2 * about["height"]), "drawn twice as fine as shown"
     assert about["width"] == 840, "the width of a notebook's column"
+
+
+def test_a_page_gets_the_text_alternative_too():
+    data, _ = bars({"a": 1.0}, title='"A" < B', ylabel="share")._repr_mimebundle_()
+    assert data["text/html"].startswith('<img alt="&quot;A&quot; &lt; B share: a 1.00." width="840"')
+    assert base64.b64encode(data["image/png"]).decode() in data["text/html"]
 
 
 def test_the_title_and_both_axes_are_named(picture):
