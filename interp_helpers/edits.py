@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from .hooks import Activations, Edit
-from .sites import Layout, Site, Spots
+from .sites import Site, Spots
 
 
 def replace(site: Site, value: Tensor | Activations) -> Edit:
-    """Put `value` in place of the activations: h ← s. With another run's `Activations`, the interchange intervention."""
+    """Put `value` in place of the activations: h ← s. With another run's `Activations`, the interchange intervention: the
+    same site is read there. To read another place, pass what it holds: replace(site, acts[other_site])."""
     return _edit("replace", site, lambda h, s: s, value)
 
 
@@ -37,15 +38,22 @@ def add(site: Site, vector: Tensor | Activations, scale: float = 1.0) -> Edit:
 
 
 def noise(site: Site, std: float, seed: int = 0) -> Edit:
-    """Add Gaussian noise of standard deviation `std` (in the activations' own units); the same draw in every run."""
+    """Add Gaussian noise of standard deviation `std`, in the activations' own units: h ← h + ε.
+
+    The draw depends on the seed and on the token's position in its row, and on nothing else: it is the same in every run,
+    in every batch and on every device, and each new token of a generation has its own.
+    """
     if std < 0:
         raise ValueError(f"A standard deviation is not negative, and std={std} was given.")
 
-    def draw(h: Tensor) -> Tensor:
-        # Drawn on the CPU: one seed gives one noise on every device.
-        return h + std * torch.randn(h.shape, generator=torch.Generator().manual_seed(seed)).to(h)
+    def prepare(shape: tuple[int, ...], spots: Spots) -> Callable[[Tensor], Tensor]:
+        draws = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + position))
+            for position in spots.positions.tolist()
+        ]
+        return lambda h: h + std * torch.stack(draws).to(h)
 
-    return _edit("noise", site, draw)
+    return Edit("noise", _editable(site), prepare)
 
 
 def zero(site: Site) -> Edit:
@@ -98,7 +106,8 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
             f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
         )
     basis = subspace
-    if basis.ndim != 2 or not torch.allclose(basis.mT @ basis, torch.eye(basis.shape[1]).to(basis), atol=1e-4):
+    precise, tolerance = basis.detach().float(), 1e-4 if basis.dtype == torch.float32 else 2e-2
+    if basis.ndim != 2 or (precise.mT @ precise - torch.eye(basis.shape[1]).to(precise)).abs().max() > tolerance:
         raise ValueError(
             f"The subspace, a tensor of shape {tuple(basis.shape)}, is not (d, rank) with orthonormal columns: "
             "make it so with torch.linalg.qr(subspace).Q."
@@ -135,15 +144,13 @@ def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
 def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activations, width: int | None = None) -> Edit:
     """An edit from its formula: of h alone, or of h and a value that has been made to fit. `width` is the d that the
     formula needs, where it needs one."""
-    if site.component == "attention_weight":
-        raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
     for value in values:
         if not isinstance(value, Tensor | Activations):
             raise ValueError(
                 f"{name} takes a tensor or the Activations of another run, and got {type(value).__name__}."
             )
 
-    def prepare(site: Site, shape: tuple[int, ...], layout: Layout, spots: Spots) -> Callable[[Tensor], Tensor]:
+    def prepare(shape: tuple[int, ...], spots: Spots) -> Callable[[Tensor], Tensor]:
         if width not in (None, shape[-1]):
             raise ValueError(
                 f"{name} at {site}: the subspace is one of {width} dimensions, and activations have {shape[-1]}."
@@ -151,7 +158,13 @@ def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activation
         fitted = [_fit(value, name, site, shape, spots) for value in values]
         return lambda h: formula(h, *(value.to(h) for value in fitted))
 
-    return Edit(name, site, prepare)
+    return Edit(name, _editable(site), prepare)
+
+
+def _editable(site: Site) -> Site:
+    if site.component == "attention_weight":
+        raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
+    return site
 
 
 def _fit(value: Tensor | Activations, name: str, site: Site, shape: tuple[int, ...], spots: Spots) -> Tensor:

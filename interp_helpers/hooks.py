@@ -45,6 +45,11 @@ class Activations:
     def logits(self) -> Tensor:
         return self._logits if self._rows is None else self._logits[self._rows]
 
+    @property
+    def next_token_logits(self) -> Tensor:
+        """The logits (batch, vocab) at each row's last real token."""
+        return self.logits[torch.arange(len(self.layout.lengths)), torch.tensor(self.layout.lengths) - 1]
+
     def __getitem__(self, key: Site | tuple[str, int]) -> Tensor:
         if isinstance(key, str):
             raise KeyError(
@@ -152,12 +157,12 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
 
 @dataclass(frozen=True)
 class Edit:
-    """A change to make at a site. `prepare(site, shape, layout, spots)` is called before the model runs: it refuses what
-    doesn't fit, and returns the function from the activations there, (n, *shape), to those that take their place."""
+    """A change to make at a site. `prepare(shape, spots)` is called before the model runs: it refuses what doesn't fit, and
+    returns the function from the activations there, (n, *shape), to those that take their place."""
 
     name: str
     site: Site
-    prepare: Callable[[Site, tuple[int, ...], Layout, Spots], Callable[[Tensor], Tensor]]
+    prepare: Callable[[tuple[int, ...], Spots], Callable[[Tensor], Tensor]]
 
     def __repr__(self) -> str:
         return f"{self.name}({self.site})"
@@ -171,8 +176,8 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
             logits = lm(prompt)                        # or lm.generate(prompt), or record(lm, prompt, …)
 
     Edits apply in the order given; blocks nest, and an inner block's edits come after an outer's. Positions name
-    places in the prompt: under `generate` those edits apply while the prompt is read, and never to new tokens, whereas
-    `positions=None` means the prompt and every new token.
+    places in the prompt: under `lm.generate` those edits apply while the prompt is read, and never to new tokens,
+    whereas `positions=None` means the prompt and every new token.
 
     Raises:
         ValueError: before the model runs, where an edit doesn't fit the model or the prompts.
@@ -191,7 +196,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
                 continue  # the prompt has been read already
             spots = layout.spots(edit.site.positions)
             shape = place.shape if edit.site.heads is None else (len(edit.site.head_list), place.shape[1])
-            ready[i] = layout, spots, edit.prepare(edit.site, shape, layout, spots)
+            ready[i] = layout, spots, edit.prepare(shape, spots)
 
     def change(i: int, edit: Edit, place: Place) -> Callable[[Tensor], Tensor | None]:
         def look(tensor: Tensor) -> Tensor | None:
@@ -214,7 +219,11 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
         stack.enter_context(_removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             stack.enter_context(_hook(place, change(i, edit, place)))
-        yield
+        lm.interventions += 1
+        try:
+            yield
+        finally:
+            lm.interventions -= 1
     idle = [edit for i, edit in enumerate(edits) if i not in fired]
     if idle:
         raise RuntimeError(

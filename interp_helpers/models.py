@@ -8,7 +8,7 @@ token ids and places, refusing where that is ambiguous.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import overload
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .anatomy import Anatomy
 
-Prompts = str | Sequence[str] | Tensor
+Prompts = str | Sequence[str] | Tensor | Mapping
 
 
 class LanguageModel:
@@ -47,6 +47,7 @@ class LanguageModel:
         self.d_model = self.anatomy.d_model
         self.d_head = self.anatomy.d_head
         self.prompt_width: int | None = None  # while generating: how many columns the prompt fills
+        self.interventions = 0  # how many `intervene` blocks are open
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.n_layers} blocks, {self.n_heads} heads, d_model {self.d_model})"
@@ -61,7 +62,8 @@ class LanguageModel:
         """Logits (batch, position, vocab); positions past a shorter row's end are padding, and mean nothing.
 
         Args:
-            prompts: a string, a list of strings (one a row), or token ids (position,) or (batch, position).
+            prompts: a string, a list of strings (one a row), token ids (position,) or (batch, position), or what a
+                tokenizer returns (`input_ids` and `attention_mask`).
             grad: keep the graph, for gradients of the logits with respect to activations or edits.
         """
         tokens = self.tokens(prompts)
@@ -76,7 +78,7 @@ class LanguageModel:
         with torch.set_grad_enabled(grad):
             # Only the wanted columns go through the unembedding, which is a fifth of a small model's work.
             logits = self.model(
-                tokens, attention_mask=tokens.attention_mask, use_cache=False, logits_to_keep=wanted
+                tokens, attention_mask=tokens.attention_mask, use_cache=False, logits_to_keep=wanted.cpu()
             ).logits
         column = row_to_wanted if logits.shape[1] == len(wanted) else last  # some models give all, whatever is asked
         return logits[torch.arange(len(tokens), device=logits.device), column.to(logits.device)]
@@ -101,11 +103,20 @@ class LanguageModel:
         """Continue a prompt; the continuation alone is returned, without the prompt.
 
         Args:
-            prompt: a string, or a list of strings (a list comes back).
+            prompt: a string, or several prompts in any form that `__call__` takes (a list comes back).
             max_new_tokens: how many tokens at most.
             seed: of the sampling, where `do_sample=True` is among the options; the global random state is left alone.
-            options: go to `transformers`' `generate`; greedy unless they say otherwise.
+            options: go to `transformers`' `generate`; greedy unless they say otherwise. What they leave open, the
+                model's own `generation_config` decides.
+
+        Raises:
+            ValueError: an option that changes what comes back.
         """
+        for option in ("num_return_sequences", "return_dict_in_generate"):
+            if options.get(option, 1) not in (1, False):
+                raise ValueError(
+                    f"generate returns one text a prompt, without {option}: repeat the prompt, [prompt] * 3."
+                )
         single = isinstance(prompt, str)
         rows = self._rows(prompt)
         width = max(map(len, rows))
@@ -126,7 +137,12 @@ class LanguageModel:
                 )
         finally:
             self.prompt_width = None
-        texts = self.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        # Decoded after its prompt, so that a first word keeps its leading space.
+        options = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        texts = [
+            self.tokenizer.decode(row + new, **options)[len(self.tokenizer.decode(row, **options)) :]
+            for row, new in zip(rows, out[:, width:].tolist(), strict=True)
+        ]
         return texts[0] if single else texts
 
     # -- words and places -----------------------------------------------------------------------------------------
@@ -137,7 +153,7 @@ class LanguageModel:
         A tensor of ids passes through; without an `.attention_mask` of its own, all its tokens are real.
 
         Raises:
-            ValueError: no prompt, an empty prompt, or a tensor in which only some rows end in padding.
+            ValueError: no prompt, an empty prompt, or a bare tensor in which a row seems to end in padding.
         """
         if isinstance(prompts, Tensor):
             return self._checked(prompts)
@@ -162,12 +178,11 @@ class LanguageModel:
             if not 0 <= word < self.anatomy.unembedding.weight.shape[0]:
                 raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
             return word
-        ids = self._plain_ids(word)
-        if len(ids) != 1:
-            # SentencePiece begins a text with a space of its own: read the word where it will stand, after another.
-            before, both = map(self._plain_ids, ("x", "x" + word))
-            ids = both[len(before) :] if both[: len(before)] == before else ids
-        if len(ids) != 1:
+        # SentencePiece begins a text with a space of its own: read the word after another one, too.
+        before, both = map(self._plain_ids, ("x", "x" + word))
+        readings = [self._plain_ids(word)] + [both[len(before) :]] * (both[: len(before)] == before)
+        ids = next((ids for ids in readings if len(ids) == 1 and self._text(ids[0]) == word), readings[-1])
+        if len(ids) != 1 or self._text(ids[0]) != word:
             pieces = [self._text(i) for i in ids]
             hint = (
                 ""
@@ -219,7 +234,15 @@ class LanguageModel:
                 return token
         return 0
 
-    def _rows(self, prompts: str | Sequence[str]) -> list[list[int]]:
+    def _rows(self, prompts: Prompts) -> list[list[int]]:
+        if isinstance(prompts, Tensor):
+            ids = self._checked(prompts)
+            return [row[mask.bool()].tolist() for row, mask in zip(ids, ids.attention_mask, strict=True)]
+        if isinstance(prompts, Mapping):  # as a tokenizer returns it, padded on either side
+            ids = torch.as_tensor(prompts["input_ids"])
+            mask = torch.as_tensor(prompts.get("attention_mask", torch.ones_like(ids))).bool()
+            ids, mask = (ids[None], mask[None]) if ids.ndim == 1 else (ids, mask)
+            return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
         rows = [self._ids(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
         if not rows:
             raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
@@ -250,13 +273,13 @@ class LanguageModel:
                 f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
             )
         if mask is None:
-            for side, column in (("begin with", ids[:, 0]), ("end in", ids[:, -1])):
-                is_pad = column == self._pad
-                if is_pad.any() and not is_pad.all():
-                    raise ValueError(
-                        f"Some rows of the token ids {side} the padding token and nothing says whether it is padding: pass "
-                        "the prompts as strings, or the very tensor that lm.tokens returned (it carries an attention_mask)."
-                    )
+            starts, ends = (ids[:, 0] == self._pad), (ids[:, -1] == self._pad) & (ids.shape[1] > 1)
+            if ends.any() or (starts.any() and not starts.all()):
+                side = "end in" if ends.any() else "begin with"
+                raise ValueError(
+                    f"Some rows of the token ids {side} the padding token and nothing says whether it is padding: pass "
+                    "the prompts as strings, or the very tensor that lm.tokens returned (it carries an attention_mask)."
+                )
             mask = torch.ones_like(ids)
         if mask.shape != ids.shape or (mask.long().diff(dim=1) > 0).any() or not mask[:, 0].all():
             raise ValueError(

@@ -21,7 +21,7 @@ from . import edits
 from .hooks import intervene, record
 from .sites import Layout, Site
 
-ROWS_PER_RUN = 64  # bounds the memory of one forward
+ROWS_PER_RUN = 64  # as many cells share a forward as fit; a batch of more pairs than this is one run a cell
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,12 @@ class Sweep:
             ValueError: the metric is the same in both runs.
         """
         gap = self.source - self.base
-        if (gap.abs() < 1e-6).any():
+        same = (gap.abs() < 1e-4 * torch.maximum(self.source.abs(), self.base.abs())) | (gap == 0)
+        if same.any():
+            which = f" (pairs {same.nonzero().flatten().tolist()})" if same.ndim else ""
             raise ValueError(
-                f"{self.metric} is the same in the base and the source run, so there is no way to share: choose a metric, or "
-                "prompts, that tell the two apart."
+                f"{self.metric} is the same in the base and the source run{which}, so there is no way to share: choose a "
+                "metric, or prompts, that tell the two apart."
             )
         shape = (-1, *[1] * (self.values.ndim - 1)) if gap.ndim else ()
         values = (self.values - self.base.reshape(shape)) / gap.reshape(shape)
@@ -141,7 +143,8 @@ def patch_sweep(
         layers: which layers (default: all).
         positions: the cells along the position axis: None for every token; a sequence whose entries are positions, or
             sequences of positions patched together; or named cells, {"subject": …, "last token": -1}, where each is
-            positions as in `Site` and may thus be another place for each pair.
+            positions as in `Site` and may thus be another place for each pair. In prompts of unequal length the
+            same positions are read in both: what isn't at the same place from the start is named from the end.
         heads: patch these heads, one at a time, instead of positions; `positions` then names one set of places for
             all of them, as in `Site` (default: every token).
         window: how many neighbouring layers are patched at once, centred as in ROME's code: layers
@@ -163,7 +166,7 @@ def patch_sweep(
         raise ValueError(
             f"Base and source pair up: give two strings, or two lists of one length, not {given[0]} and {given[1]}."
         )
-    layers = list(range(lm.n_layers) if layers is None else layers)
+    layers = list(range(lm.n_layers)) if layers is None else [layers] if isinstance(layers, int) else list(layers)
     for layer in layers:
         Site(component, layer).place(lm)
     windows = [_window(layer, window, lm.n_layers) for layer in layers]
@@ -171,10 +174,11 @@ def patch_sweep(
     layout = Layout(tokens.attention_mask)
     acts = record(lm, sources, component)
     if heads is None:
-        axis, cells = "position", _cells(lm, bases, layout, acts.layout, positions)
+        cells = _cells(lm, bases, layout, acts.layout, positions)
+        axis = "position"
         labels, sites = list(cells), [dict(positions=_by_row(where, layout, acts.layout)) for where in cells.values()]
     else:
-        axis, labels = "head", list(heads)
+        axis, labels = "head", [heads] if isinstance(heads, int) else list(heads)
         sites = [dict(positions=positions, heads=head) for head in labels]
     if not layers or not sites:
         raise ValueError(f"There is nothing to patch: layers={layers}, {axis}s={labels}.")
@@ -233,6 +237,12 @@ def _cells(lm, bases: list[str], ours: Layout, theirs: Layout, positions) -> dic
             raise ValueError(
                 f"positions={positions!r} was not understood: give a sequence, or named places, one a cell."
             )
+        positions = list(positions)
+        if len(positions) == len(bases) > 1 and all(hasattr(where, "__iter__") for where in positions):
+            raise ValueError(
+                f"positions={positions!r} could be {len(bases)} cells, or one cell with a place for each of {len(bases)} pairs: name "
+                "the cells, positions={'subject': …}."
+            )
         return {str(where): where for where in positions}
     if ours.lengths != theirs.lengths or len(set(ours.lengths)) > 1:
         raise ValueError(
@@ -247,16 +257,14 @@ def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], .
     """Positions as one tuple a row, so that different cells can be rows of one batch."""
     where = Site("block_output", 0, positions=positions).positions
     n = len(ours.lengths)
-    if isinstance(where, int):
-        return ((where,),) * n
-    if isinstance(where, tuple):
-        if not where or isinstance(where[0], int):
-            return (where,) * n
-        if len(where) != n:
+    if isinstance(where, int | tuple):
+        flat = isinstance(where, int) or not where or isinstance(where[0], int)
+        rows = (((where,) if isinstance(where, int) else where),) * n if flat else where
+        if len(rows) != n:
             raise ValueError(
-                f"Positions were given for {len(where)} rows, one sequence a pair, and there are {n} pairs."
+                f"Positions were given for {len(rows)} rows, one sequence a pair, and there are {n} pairs."
             )
-        return where
+        return rows
     for from_the_end in (False, True):  # a slice may count from either end of prompts that differ in length
         found = _places(where, ours, from_the_end)
         if found == _places(where, theirs, from_the_end):

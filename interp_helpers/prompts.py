@@ -99,12 +99,13 @@ _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
-    """The items that this model gets right, measured on the model (once: results are kept while `lm` lives).
+    """The items that this model gets right, measured on the model (once: results are kept while `lm` lives; inside an
+    intervention they are measured anew, and not kept).
 
     A fact is known if its answer is the model's first choice, a pair if both of its facts are, and an IOI prompt if the
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
-    results = _measured.setdefault(lm, {})
+    results = {} if lm.interventions else _measured.setdefault(lm, {})
     questions = {item: _questions(item) for item in bank}
     todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]
     metrics = {q: _metric(lm, *q[1:]) for q in todo}

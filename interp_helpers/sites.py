@@ -17,7 +17,7 @@ from torch import Tensor
 from .anatomy import COMPONENTS, PER_HEAD, Place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Site:
     """A place in the computation: a component of one block, at some positions, in some heads.
 
@@ -53,11 +53,23 @@ class Site:
                 f"{self.component!r} is not split by head, so heads={self.heads!r} means nothing there: leave it out, or "
                 f"choose a per-head component ({', '.join(PER_HEAD)})."
             )
+        if self.component == "attention_weight" and self.positions is not None:
+            raise ValueError(
+                "The pattern (batch, head, query, key) of attention_weight is kept whole: leave positions out, and index it."
+            )
         object.__setattr__(self, "positions", as_positions(self.positions))
         object.__setattr__(self, "layer", _as_int(self.layer))
         if self.heads is not None:
             heads = _as_int(self.heads)
             object.__setattr__(self, "heads", heads if isinstance(heads, int) else tuple(map(_as_int, heads)))
+            if self.heads == ():
+                raise ValueError("heads=[] names no head: leave it out for all of them.")
+
+    def __repr__(self) -> str:
+        named = [
+            f"{name}={getattr(self, name)!r}" for name in ("positions", "heads") if getattr(self, name) is not None
+        ]
+        return f"Site({', '.join([repr(self.component), repr(self.layer), *named])})"
 
     def __hash__(self) -> int:  # a slice has no hash of its own before Python 3.12
         return hash((self.component, self.layer, repr(self.positions), self.heads))
@@ -88,10 +100,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Spots:
-    """n places in a batch, row by row: `rows` and `columns` (n,), and how many lie in each row."""
+    """n places in a batch, row by row: `rows` and `columns` (n,) of the call, the `positions` (n,) that they have in their
+    prompt and what follows it, and how many lie in each row."""
 
     rows: Tensor
     columns: Tensor
+    positions: Tensor
     counts: tuple[int, ...]
 
     @property
@@ -123,13 +137,26 @@ class Layout:
 
     @classmethod
     def of_call(cls, args: tuple, kwargs: dict, prompt_width: int | None) -> Layout:
-        """The layout of a call of the model, from the arguments of its `forward`."""
+        """The layout of a call of the model, from the arguments of its `forward`.
+
+        Raises:
+            ValueError: a mask that doesn't say which tokens are real, or a prompt that is read in pieces.
+        """
         inputs = next(x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
         batch, width = inputs.shape[:2]
         mask = kwargs.get("attention_mask")
         if mask is None:
             cache = kwargs.get("past_key_values")
             mask = torch.ones(batch, width + (cache.get_seq_length() if cache is not None else 0))
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            raise ValueError(
+                "Edits need an attention mask (batch, column) that says which tokens are real, and the model was given another "
+                "kind: generate with the default cache, and pass no mask of your own."
+            )
+        if prompt_width is not None and mask.shape[1] < prompt_width:
+            raise ValueError(
+                f"The prompt's {prompt_width} columns are read in pieces, so positions can't be told: leave out prefill_chunk_size."
+            )
         return cls(mask, past=mask.shape[1] - width, prompt_width=prompt_width)
 
     def spots(self, positions) -> Spots:
@@ -141,7 +168,7 @@ class Layout:
         if positions is None:
             real = self.mask[:, self.past :].to("cpu").bool()
             rows, columns = real.nonzero(as_tuple=True)
-            return Spots(rows, columns, tuple(real.sum(1).tolist()))
+            return Spots(rows, columns, self._positions(rows, columns), tuple(real.sum(1).tolist()))
         batch = len(self.lengths)
         per_row = [positions] * batch
         if isinstance(positions, tuple) and positions and isinstance(positions[0], tuple):
@@ -150,13 +177,14 @@ class Layout:
                     f"Positions were given for {len(positions)} rows, one sequence a row, and the batch has {batch}."
                 )
             per_row = positions
-        columns = [self._columns(row, wanted) for row, wanted in enumerate(per_row)]
-        counts = tuple(map(len, columns))
-        return Spots(
-            torch.repeat_interleave(torch.arange(batch), torch.tensor(counts)),
-            torch.tensor([column for row in columns for column in row]),
-            counts,
-        )
+        found = [self._columns(row, wanted) for row, wanted in enumerate(per_row)]
+        counts = tuple(map(len, found))
+        rows = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
+        columns = torch.tensor([column for row in found for column in row])
+        return Spots(rows, columns, self._positions(rows, columns), counts)
+
+    def _positions(self, rows: Tensor, columns: Tensor) -> Tensor:
+        return self.past + columns - torch.tensor(self.starts)[rows]
 
     def _columns(self, row: int, positions: int | tuple | slice) -> list[int]:
         length = self.lengths[row]

@@ -90,7 +90,8 @@ class PatchingExplorer:
 
     @property
     def html(self) -> str:
-        return f"{self._heatmap()}{self._table()}"
+        # Widgets set their lines as far apart as their controls.
+        return f'<div style="line-height:1.5">{self._heatmap()}{self._table()}</div>'
 
     def _heatmap(self) -> str:
         sweep = self.sweep

@@ -713,11 +713,15 @@ def test_the_table_of_progress(layer, double, two_questions, fresh):
     check(layer, 23, lm=LM)
     quiz("demo.quiz", "aa")
     lines = str(progress()).splitlines()
-    assert lines[0].split() == ["Notebook", "Exercises", "Quiz", "Minutes", "Next"]
-    assert lines[1] == "1 · Demonstration  1 of 2     1 of 2  6 of 7   Exercise 3 · Double it"
+    assert lines[0].split() == ["Notebook", "Exercises", "Quiz", "Exercise", "minutes", "Next"]
+    assert lines[1] == "1 · Demonstration  1 of 2     1 of 2  6 of 7            Exercise 3 · Double it"
     assert lines[-1] == f"(kept in {fresh / 'progress.json'})"
     check(double, lambda x: 2 * x)
-    assert "done" in str(progress()).splitlines()[1] and "<table>" in bundle(progress())["text/html"]
+    assert str(progress()).splitlines()[1].endswith("the quiz") and "<table>" in bundle(progress())["text/html"]
+    for first in "abc":
+        for second in "abc":
+            quiz("demo.quiz", [first, second])
+    assert str(progress()).splitlines()[1].endswith("done")
 
 
 def test_progress_before_there_is_anything():

@@ -101,19 +101,30 @@ def test_noise_is_gaussian_of_the_given_size_and_the_same_in_every_run(lm):
     drawn = (kept[0] - record(lm, BASE, SITE)["block_output", 1]) / 3
     assert torch.equal(kept[0], kept[1])
     assert abs(drawn.mean()) < 0.2 and abs(drawn.std() - 1) < 0.2
-    close(drawn[0], rand(10, 32, seed=4))
 
 
-def test_noise_differs_by_seed_place_and_row_and_leaves_the_global_random_state_alone(lm):
+def test_noise_differs_by_seed_and_place_and_leaves_the_global_random_state_alone(lm):
     state = torch.get_rng_state()
     with intervene(lm, noise(SITE, std=1.0)):
-        one = record(lm, [BASE, BASE], SITE)["block_output", 1]
+        one = record(lm, BASE, SITE)["block_output", 1]
     with intervene(lm, noise(SITE, std=1.0, seed=1)):
-        other = record(lm, [BASE, BASE], SITE)["block_output", 1]
-    clean = record(lm, [BASE, BASE], SITE)["block_output", 1]
+        other = record(lm, BASE, SITE)["block_output", 1]
+    clean = record(lm, BASE, SITE)["block_output", 1]
     assert torch.equal(torch.get_rng_state(), state)
     draws = torch.cat([one - clean, other - clean]).flatten(0, 1)
     assert torch.pdist(draws).min() > 1
+
+
+def test_a_prompt_s_noise_does_not_depend_on_its_batch(lm):
+    with intervene(lm, noise(SITE, std=1.0)):
+        alone, batch = lm.next_token_logits(BASE), lm.next_token_logits([SHORT, BASE, BASE])
+    close(batch[1:], alone.expand(2, -1))
+
+
+def test_noise_is_fresh_for_every_new_token_and_the_same_with_and_without_the_cache(lm):
+    with intervene(lm, noise(Site("block_output", 1), std=5.0)):
+        cached, uncached = (lm.generate([BASE, SHORT], 6, use_cache=use) for use in (True, False))
+    assert cached == uncached
 
 
 def test_noise_of_size_zero_is_none(lm):
@@ -493,7 +504,7 @@ LEAVES_NO_TRACE = [
     (
         lambda lm: replace(LAST, rand(31)),
         ValueError,
-        r"replace at Site\(component='block_output'.*\(31,\): expected was \(32,\)",
+        r"replace at Site\('block_output'.*\(31,\): expected was \(32,\)",
     ),
     (lambda lm: add(LAST, rand(2, 1, 31)), ValueError, r"\(batch, places, …\) = \(2, 1, 32\)"),
     (
@@ -576,6 +587,4 @@ def test_a_function_that_changes_the_shape_is_refused_and_leaves_no_trace(lm, fu
 
 
 def test_an_edit_says_what_and_where():
-    assert repr(zero(Site("mlp_output", 3, positions=-1))) == (
-        "zero(Site(component='mlp_output', layer=3, positions=-1, heads=None))"
-    )
+    assert repr(zero(Site("mlp_output", 3, positions=-1))) == ("zero(Site('mlp_output', 3, positions=-1))")

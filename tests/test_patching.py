@@ -163,7 +163,9 @@ def test_a_source_of_another_length_pairs_up_by_named_places(lm):
     metric, source = metric_of(lm), "In Paris there are two"
     n = len(lm.str_tokens(source))
     assert n != 10
-    sweep = patch_sweep(lm, BASE, source, metric, positions={"last": -1, "first": 0, "last two": slice(-2, None)})
+    sweep = patch_sweep(
+        lm, BASE, source, metric, positions={"last": -1, "first": 0, "end": slice(-2, None), "start": slice(0, 2)}
+    )
 
     def taken(layer):
         kept = []
@@ -173,7 +175,7 @@ def test_a_source_of_another_length_pairs_up_by_named_places(lm):
         return kept[0]
 
     for layer in range(3):
-        for i, (to, origin) in enumerate([([9], [n - 1]), ([0], [0]), ([8, 9], [n - 2, n - 1])]):
+        for i, (to, origin) in enumerate([([9], [n - 1]), ([0], [0]), ([8, 9], [n - 2, n - 1]), ([0, 1], [0, 1])]):
             new = taken(layer)[:, origin]
 
             def patch(h, to=to, new=new):
@@ -392,7 +394,7 @@ REFUSED = [
     ((BASE, SOURCE), {"positions": []}, r"There is nothing to patch: .* positions=\[\]"),
     ((BASE, SOURCE), {"component": "query_output", "heads": []}, r"There is nothing to patch: .* heads=\[\]"),
     ((BASE, SOURCE), {"component": "resid_post"}, "There is no component 'resid_post'"),
-    ((BASE, SOURCE), {"component": "attention_weight"}, "can be recorded and not edited"),
+    ((BASE, SOURCE), {"component": "attention_weight"}, "attention_weight is kept whole"),
     ((BASE, SOURCE), {"window": 0}, "A window is one layer or more, and 0 was given"),
     ((BASE, SOURCE), {"heads": [0]}, "'block_output' is not split by head"),
     ((BASE, SOURCE), {"component": "query_output", "heads": [4]}, "has 4 heads, 0 to 3, and head 4 was asked for"),

@@ -78,9 +78,9 @@ def _handover(values: Tensor, subject: range) -> int | None:
     difficulty=2,
     minutes=8,
     hints=(
-        "`values[:, -1]` is the last token's share, one number a layer. What is the subject's best share at each layer?",
-        "`values[:, list(subject)].max(1).values` is the subject's best token at each layer. Compare the two curves.",
-        "The comparison is a row of True and False, one a layer; the first True is at `comparison.nonzero()[0]`.",
+        "Go through the layers from the first on, and return the first one where the condition holds.",
+        "`values[layer, -1]` is the last token's share at a layer; the subject's are `values[layer, i] for i in subject`.",
+        "`if values[layer, -1] > max(values[layer, i] for i in subject): return layer`, and `return None` after the loop.",
     ),
 )
 def _(answer, sweep, subject):
@@ -121,6 +121,13 @@ def _(answer, sweep, subject):
         got == 1,
         f"where the last token has 0.6, the subject 0.4 and 0.4, and a token after it 0.7, you found {got}, not layer 1: "
         "compare with each token of the subject by itself, and with no other token",
+    )
+    relative = torch.tensor([[0.0, 0.8, 0.1, 0.0, 0.6], [0.0, 0.2, 0.1, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0, 0.9]])
+    got = ask(relative, range(1, 3))
+    require(
+        got == 1,
+        f"where the last token has 0.6, 0.3 and 0.9 and the subject's best 0.8, 0.2 and 0, you found {got}, not layer 1: compare "
+        "the two with each other, not with a fixed number",
     )
     never = torch.tensor([[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.5]])
     got = ask(never, range(1, 3))
@@ -286,10 +293,10 @@ def _(answer, lm, base, source, metric, reference: Activations):
     number=5,
     title="All sites in two passes",
     difficulty=3,
-    minutes=10,
+    minutes=12,
     hints=(
         "A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.",
-        "`record(lm, base, 'block_output', grad=True)` keeps the graph; `torch.autograd.grad(metric(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
+        "`run = record(lm, base, 'block_output', grad=True)` keeps the graph, and `run['block_output', layer]` is one activation; `torch.autograd.grad(metric(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
         "For one layer: `((source_h - base_h) * gradient).sum(-1)[0]` has one number a token. Stack the layers.",
     ),
 )

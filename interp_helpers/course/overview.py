@@ -18,19 +18,20 @@ def progress() -> Card:
     exercises, quizzes = registry.everything("exercise"), registry.everything("quiz")
     titles = registry.loaded("notebook")
     kept = store.read()["exercise"]
-    rows = [["Notebook", "Exercises", "Quiz", "Minutes", "Next"]]
+    rows = [["Notebook", "Exercises", "Quiz", "Exercise minutes", "Next"]]
     for prefix in sorted(_prefixes(), key=lambda p: titles.get(p, p)):
         here = sorted((e for id, e in exercises.items() if _belongs(id, prefix)), key=lambda e: e.number)
         done = [e for e in here if kept.get(e.id, {}).get("done")]
         todo = [e for e in here if e not in done]
         asked = [q for id, q in quizzes.items() if _belongs(id, prefix)]
+        left = [e.heading for e in todo] + ["the quiz" for q in asked if q.score() < len(q.questions)]
         rows.append(
             [
                 titles.get(prefix, prefix),
                 f"{len(done)} of {len(here)}",
                 f"{sum(q.score() for q in asked)} of {sum(len(q.questions) for q in asked)}" if asked else "",
                 f"{sum(e.minutes for e in done):g} of {sum(e.minutes for e in here):g}",
-                todo[0].heading if todo else "done",
+                left[0] if left else "done",
             ]
         )
     if len(rows) == 1:

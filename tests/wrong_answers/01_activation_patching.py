@@ -91,6 +91,11 @@ WRONG = {
         ('site = ("block_output", 8, 3)', "the answer is a `Site(…)`"),
     ],
     "patching.handover": [
+        (
+            "def handover(values, subject):\n"
+            "    return next((i for i, row in enumerate(values) if row[-1] > 0.5), None)",
+            "not with a fixed number",
+        ),
         (handover("return 23"), "read `values` and `subject`, not `sweep`"),
         (
             later("sweep.values[:, list(landmark)].max(dim=1).values", last="sweep.values[:, -1]"),
