@@ -22,7 +22,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from interp_helpers.course import registry
+
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "notebooks" / "01_activation_patching.ipynb"
 SCREENSHOTS = ROOT / "build" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -45,7 +48,7 @@ def server(tmp_path_factory):
     """The address of a JupyterLab with the shortened notebook in its folder."""
     need(shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)), "JupyterLab is not installed")
     folder = tmp_path_factory.mktemp("lab")
-    nb = nbformat.read(ROOT / "notebooks" / "01_activation_patching.ipynb", as_version=4)
+    nb = nbformat.read(NOTEBOOK, as_version=4)
     by_id = {cell.id: cell for cell in nb.cells}
     nb.cells = [by_id[id] for id in CELLS]
     (folder / "notebooks").mkdir()
@@ -116,6 +119,11 @@ def part(page, text: str, kind: str = ".jp-OutputArea-output"):
     return found
 
 
+def source(cell: str) -> str:
+    """The source of a cell of the notebook."""
+    return next(c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.id == cell)
+
+
 def photograph(page, name: str) -> None:
     page.wait_for_timeout(500)  # let the page settle
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
@@ -136,27 +144,34 @@ def test_an_untouched_exercise_says_so_and_its_solution_is_folded(page):
     photograph(page, "exercise")
 
 
+def prediction(page, cell: str):
+    """The output of a cell that asks for a prediction."""
+    question = re.search(r'predict\(\s*"[^"]+",\s*"([^"]+)"', source(cell))[1]
+    return part(page, question.replace("*", ""))
+
+
 def test_a_prediction_is_locked_in_by_a_click(page):
-    asked = part(page, "which token's stream will change")
-    asked.get_by_text("a token in between, such as ' city'").click()
+    asked = prediction(page, "predict-token")
+    asked.get_by_role("radio").nth(2).click()
     asked.get_by_role("button", name="lock in my prediction").click()
-    said = asked.get_by_role("status")
-    said.get_by_text("You predict: a token in between").wait_for()
+    asked.get_by_role("status").get_by_text("You predict: a token in between").wait_for()
     assert asked.get_by_role("radio").first.is_disabled()
     assert asked.get_by_role("button", name="change my prediction").is_visible()
     photograph(page, "prediction")
 
 
 def test_a_prediction_is_made_with_the_keyboard(page):
-    asked = part(page, "From which layer on will patching")
+    asked = prediction(page, "predict-layer")
+    before = int(asked.locator(".widget-readout").inner_text())
     asked.locator(".noUi-handle").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.keyboard.press("Tab")
-    while not asked.get_by_role("button", name="lock in my prediction").evaluate("b => b === document.activeElement"):
+    for _ in range(5):  # on to the button
         page.keyboard.press("Tab")
+        if asked.get_by_role("button", name="lock in my prediction").evaluate("b => b === document.activeElement"):
+            break
     page.keyboard.press("Enter")
-    asked.get_by_role("status").get_by_text("You predict: 17").wait_for()
+    asked.get_by_role("status").get_by_text(f"You predict: {before + 3}").wait_for()
 
 
 def test_figures_carry_their_text_alternative(page):
@@ -173,7 +188,7 @@ def test_go_deeper_is_folded_and_was_run_all_the_same(page):
     heading.scroll_into_view_if_needed()
     assert not page.get_by_role("heading", name="Exercise 3").is_visible()
     photograph(page, "folded")
-    heading.get_by_text("4 cells hidden").click()
+    heading.get_by_text(re.compile(r"\d+ cells hidden")).click()
     page.get_by_role("heading", name="Exercise 3").wait_for()
     assert page.locator(".glassbox-site").count() == 1
 
@@ -193,12 +208,12 @@ def test_the_explorer_follows_the_keyboard(page):
 
 
 def test_a_click_on_a_choice_shows_its_explanation(page):
-    quiz = part(page, "You patch block_output of layer 5")
-    quiz.get_by_role("button").nth(1).click()
-    quiz.get_by_text("Not this one: That holds when the source equals the base").wait_for()
-    quiz.get_by_role("button").nth(0).click()
-    quiz.get_by_text(re.compile("Right: Everything that later blocks read")).wait_for()
-    quiz.get_by_text("1 of 5 right so far").wait_for()
+    question = registry.find("quiz", "patching.quiz").questions[0]
+    buttons = part(page, re.sub("[`*]", "", question.text)).get_by_role("button")
+    for i in sorted(range(len(question.choices)), key=lambda i: question.choices[i].right):  # the right one last
+        buttons.nth(i).click()
+        page.get_by_text(re.split("[`*]", question.choices[i].feedback)[0][2:40]).wait_for()
+    page.get_by_text(re.compile(r"1 of \d+ right so far")).wait_for()
     photograph(page, "quiz")
 
 

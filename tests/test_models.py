@@ -12,7 +12,7 @@ from tiny import gpt2_shaped_folder, gpt2_tokenizer, tiny, tiny_model
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from interp_helpers import LanguageModel
+from interp_helpers import LanguageModel, Site, intervene, record, zero
 from interp_helpers.anatomy import FAMILIES
 
 PROMPT = "The Eiffel Tower is in the city of"
@@ -355,3 +355,45 @@ def test_a_sentencepiece_word_of_several_tokens_is_refused_with_its_own_pieces(s
     lm, _ = sentencepiece_lm
     with pytest.raises(ValueError, match=r"' zzz' is 4 tokens .* \[' ', 'z', 'z', 'z'\]"):
         lm.token_id(" zzz")
+
+
+# -- prompts as a tokenizer returns them, and what is refused ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_a_tokenizer_returns_is_a_prompt_padded_on_either_side(lm, side):
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.padding_side = side
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    encoded = tokenizer([PROMPT, SHORT], padding=True, return_tensors="pt")
+    close(lm.next_token_logits(encoded), lm.next_token_logits([PROMPT, SHORT]))
+    assert lm.generate(encoded, 4) == lm.generate([PROMPT, SHORT], 4)
+
+
+def test_a_row_that_has_lost_its_mask_is_refused(lm):
+    tokens = lm.tokens([SHORT, PROMPT])
+    with pytest.raises(ValueError, match="end in the padding token"):
+        lm(tokens[:1])
+
+
+def test_an_option_that_changes_what_generate_returns_is_refused(lm):
+    with pytest.raises(ValueError, match="without num_return_sequences: repeat the prompt"):
+        lm.generate(SHORT, 2, do_sample=True, num_return_sequences=3)
+
+
+def test_the_record_has_each_row_s_next_token_logits(lm):
+    close(record(lm, [PROMPT, SHORT], "block_output").next_token_logits, lm.next_token_logits([PROMPT, SHORT]))
+
+
+def test_a_mask_that_does_not_say_which_tokens_are_real_is_refused(lm):
+    tokens = lm.tokens(SHORT)
+    with pytest.raises(ValueError, match=r"attention mask \(batch, column\)"):
+        with intervene(lm, zero(Site("mlp_output", 0))):
+            lm.model(tokens, attention_mask=torch.zeros(1, 1, tokens.shape[1], tokens.shape[1]))
+    assert lm.interventions == 0
+
+
+def test_a_prompt_that_is_read_in_pieces_is_refused(lm):
+    with pytest.raises(ValueError, match="read in pieces"):
+        with intervene(lm, zero(Site("mlp_output", 0, positions=-1))):
+            lm.generate(PROMPT, 2, prefill_chunk_size=4)

@@ -425,3 +425,8 @@ def test_what_cannot_be_swept_is_refused_and_leaves_no_trace(lm, prompts, option
 def test_a_metric_s_words_are_one_a_pair(lm):
     with pytest.raises(ValueError, match="A metric with 2 words, one a row, was given 3 rows"):
         patch_sweep(lm, BASES, SOURCES, probability(lm, [" Paris", " Rome"]), positions=[-1])
+
+
+def test_places_that_could_be_cells_or_pairs_are_refused(lm):
+    with pytest.raises(ValueError, match="could be 2 cells, or one cell with a place for each of 2 pairs"):
+        patch_sweep(lm, [BASE, BASE], [SOURCE, SOURCE], metric_of(lm), positions=[[3], [2]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from tiny import gpt2_tokenizer, tiny
 from transformers import AutoTokenizer
 
-from interp_helpers import facts, ioi, known, pairs
+from interp_helpers import Site, apply, facts, intervene, ioi, known, pairs
 from interp_helpers import prompts as prompts_module
 from interp_helpers.models import LanguageModel
 from interp_helpers.prompts import Fact, IOIPrompt, Pair
@@ -267,3 +268,15 @@ def test_another_model_is_measured_anew_and_results_go_with_their_model(sorted_o
 
 def test_an_empty_bank_is_known():
     assert known(tiny("gpt2"), []) == []
+
+
+def test_what_is_known_under_an_intervention_is_measured_anew_and_not_kept():
+    lm = tiny("gpt2", seed=3)
+    bank = facts("capital")
+    before = known(lm, bank)
+    everywhere = apply(Site("block_output", lm.n_layers - 1), lambda h: -h)
+    with intervene(lm, everywhere):
+        top = lm.top(bank[0].prompt, 1)[0][0]
+        edited = known(lm, [replace(bank[0], answer=top)])
+    assert len(edited) == 1
+    assert known(lm, bank) == before
