@@ -14,7 +14,9 @@ To teach it a new family, add an entry to `FAMILIES` under the model's `config.m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -216,3 +218,23 @@ class Anatomy:
 def _inputs_of(projection: nn.Module) -> int:
     # GPT-2 keeps its weights transposed, in a Conv1D that has no `in_features`.
     return getattr(projection, "in_features", None) or projection.weight.shape[0]
+
+
+@contextmanager
+def eager_attention(model: nn.Module, anatomy: Anatomy) -> Iterator[None]:
+    """While the block lasts, attention modules return their pattern, which the fused kernels never form."""
+    before = model.config._attn_implementation
+
+    def ask(module, args, kwargs):
+        return args, kwargs | {"output_attentions": True}
+
+    with ExitStack() as stack:
+        stack.callback(model.set_attn_implementation, before)
+        model.set_attn_implementation("eager")
+        # Some models of transformers 4 drop the pattern unless asked. (Asking by way of the configuration would leave
+        # hooks of transformers 5 in the model.)
+        for layer in range(anatomy.n_layers):
+            attention = anatomy.place("attention_weight", layer).module
+            if "output_attentions" in inspect.signature(attention.forward).parameters:
+                stack.callback(attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
+        yield

@@ -16,7 +16,6 @@ a module, and whatever the hook returns takes the data's place. This file is tho
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .anatomy import Place
+from .anatomy import Place, eager_attention
 from .sites import Layout, Site, Spots
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
 
     with ExitStack() as stack:
         if any(site.component == "attention_weight" for site in sites):
-            stack.enter_context(_eager_attention(lm))
+            stack.enter_context(eager_attention(lm.model, lm.anatomy))
         for site in dict.fromkeys(sites):
             place = site.place(lm)
             stack.enter_context(_hook(place, keep(site, place), second=site.component == "attention_weight"))
@@ -267,25 +266,6 @@ def _removing(handle) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _eager_attention(lm) -> Iterator[None]:
-    # The fused attention kernels never form the pattern, and transformers 4 drops it in some models unless asked.
-    # (Asking by way of the configuration would leave hooks of transformers 5 in the model.)
-    before = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
-
-    def ask(module, args, kwargs):
-        return args, kwargs | {"output_attentions": True}
-
-    with ExitStack() as stack:
-        stack.callback(lm.model.set_attn_implementation, before)
-        for layer in range(lm.n_layers):
-            attention = lm.anatomy.place("attention_weight", layer).module
-            if "output_attentions" in inspect.signature(attention.forward).parameters:
-                stack.enter_context(_removing(attention.register_forward_pre_hook(ask, with_kwargs=True)))
-        yield
 
 
 def _expand(lm, item: Site | str) -> Iterable[Site]:
