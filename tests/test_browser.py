@@ -7,6 +7,7 @@ unless GLASS_BOX_REQUIRE_BROWSER=1 makes that a failure.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -44,7 +45,20 @@ def need(condition, what: str):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def browser():
+    """A browser, driven by playwright."""
+    need(importlib.util.find_spec("playwright"), "playwright is not installed")
+    found = need(next(filter(None, map(shutil.which, BROWSERS)), None), f"no browser: none of {', '.join(BROWSERS)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, browser):
     """The address of a JupyterLab with the shortened notebook in its folder."""
     need(shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)), "JupyterLab is not installed")
     folder = tmp_path_factory.mktemp("lab")
@@ -93,23 +107,18 @@ def answers(url: str, process: subprocess.Popen, log: Path, within: float = 90) 
 
 
 @pytest.fixture(scope="module")
-def page(server):
+def page(browser, server):
     """The notebook in the browser, after Run All."""
-    browsers = need(pytest.importorskip("playwright.sync_api", reason="playwright is not installed"), "playwright")
-    found = need(next(filter(None, map(shutil.which, BROWSERS)), None), f"no browser: none of {', '.join(BROWSERS)}")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    with browsers.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(30_000)
-        page.goto(server)
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.locator(".glassbox", has_text="Your progress").wait_for(state="attached", timeout=240_000)  # the last cell
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(30_000)
+    page.goto(server)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".glassbox", has_text="Your progress").wait_for(state="attached", timeout=240_000)  # the last cell
+    return page
 
 
 def part(page, text: str, kind: str = ".jp-OutputArea-output"):

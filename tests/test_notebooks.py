@@ -203,11 +203,12 @@ def test_the_minutes_add_up(path):
 @each_notebook
 def test_every_prediction_is_followed_by_its_result(path):
     source = "\n".join(cell.source for cell in code_cells(read(path)))
-    asked = re.findall(r'^predict\(\s*"([^"]+)"', source, re.MULTILINE)
-    shown = re.findall(r'^\s*reveal\(\s*"([^"]+)"', source, re.MULTILINE)
-    assert asked and sorted(asked) == sorted(shown)
-    for id in asked:
-        assert source.index(f'predict(\n    "{id}"') < source.index(f'reveal("{id}"')
+    asked, shown = (
+        {match[1]: match.start() for match in re.finditer(rf'^ *{call}\(\s*"([^"]+)"', source, re.MULTILINE)}
+        for call in ("predict", "reveal")
+    )
+    assert asked and set(asked) == set(shown)
+    assert [id for id in asked if asked[id] > shown[id]] == []
 
 
 # -- run on a model that nobody has measured ----------------------------------------------------------------------------
