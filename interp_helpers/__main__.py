@@ -11,6 +11,7 @@ import sys
 
 
 def fetch_model(args: argparse.Namespace) -> int:
+    """Prepare the offline model, and a copy of it in `--to`; the exit code."""
     from . import offline
 
     there_already = offline.is_prepared(args.to)
@@ -22,12 +23,14 @@ def fetch_model(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
+    """Report on this machine; exit code 0 if it is ready, else 1."""
     from . import doctor
 
     return doctor.run()
 
 
 def parser() -> argparse.ArgumentParser:
+    """The commands: a function for each, and an entry here."""
     top = argparse.ArgumentParser(prog="python -m interp_helpers", description="Glass Box's command line.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
@@ -41,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run one command; an error is one sentence and exit code 1."""
     args = parser().parse_args(argv)
     try:
         return args.run(args)

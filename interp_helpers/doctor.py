@@ -121,7 +121,7 @@ def _forward(problems: list[str]) -> Iterator[tuple[str, str]]:
     if not loading.is_here(name):
         problems.append(
             f"No model is on this machine: neither {wanted} nor the offline model; run `python -m interp_helpers "
-            "fetch-model` (98 MB) while there is a network."
+            "fetch-model` (93 MB) while there is a network."
         )
         return
     start = time.perf_counter()

