@@ -1,6 +1,9 @@
 """Glass Box: helpers for causal interpretability of language models. See `hooks` for the idea in one breath."""
 
 from .activations import Activations
+from .counterfactuals import Counterfactual
+from .das import interchange_accuracy, interchange_logits, train_das
+from .das_compare import compare_subspaces, das_sweep
 from .direct import direct_logit_attribution
 from .edits import add, apply, clamp, mean_ablate, noise, project_out, replace, swap_subspace, zero
 from .hooks import intervene, record
@@ -10,12 +13,16 @@ from .models import LanguageModel
 from .patching import attribution_sweep, patch_sweep
 from .prompts import facts, ioi, known, pairs, truths
 from .sites import Site
+from .subspaces import BoundlessSubspace, RotatedSubspace, class_means, principal_angles, principal_components
 from .sweeps import Sweep
 from .tracing import average_traces, causal_trace, embedding_std
 
 __all__ = [
     "Activations",
+    "BoundlessSubspace",
+    "Counterfactual",
     "LanguageModel",
+    "RotatedSubspace",
     "Site",
     "Sweep",
     "add",
@@ -24,9 +31,14 @@ __all__ = [
     "average_traces",
     "causal_trace",
     "clamp",
+    "class_means",
+    "compare_subspaces",
+    "das_sweep",
     "direct_logit_attribution",
     "embedding_std",
     "facts",
+    "interchange_accuracy",
+    "interchange_logits",
     "intervene",
     "ioi",
     "kl_divergence",
@@ -37,12 +49,15 @@ __all__ = [
     "noise",
     "pairs",
     "patch_sweep",
+    "principal_angles",
+    "principal_components",
     "probability",
     "project_out",
     "rank",
     "record",
     "replace",
     "swap_subspace",
+    "train_das",
     "truths",
     "zero",
 ]

@@ -95,13 +95,14 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
     Args:
         site: where.
         source: the run that the subspace's content is taken from.
-        subspace: Q, a tensor (d, rank) with orthonormal columns, or an object with a method `swap(base, source)`.
+        subspace: Q, a tensor (d, rank) with orthonormal columns, or an object with a method `swap(base, source)`, such as a
+            `RotatedSubspace`.
 
     Raises:
         ValueError: Q's columns are not orthonormal.
     """
     if hasattr(subspace, "swap"):
-        return _edit("swap_subspace", site, subspace.swap, source)
+        return _edit("swap_subspace", site, subspace.swap, source, width=getattr(subspace, "d", None))
     if not isinstance(subspace, Tensor):
         raise ValueError(
             f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."

@@ -64,8 +64,8 @@ class LanguageModel:
         """Logits (batch, position, vocab); positions past a shorter row's end are padding, and mean nothing.
 
         Args:
-            prompts: a string, a list of strings (one a row), token ids (position,) or (batch, position), or what a
-                tokenizer returns (`input_ids` and `attention_mask`).
+            prompts: a string, a list of strings or of token ids (position,), one a row, token ids (position,) or (batch,
+                position), or what a tokenizer returns (`input_ids` and `attention_mask`).
             grad: keep the graph, for gradients of the logits with respect to activations or edits.
         """
         tokens = self.tokens(prompts)
@@ -264,7 +264,9 @@ class LanguageModel:
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str | Tensor) -> list[int]:
+        if isinstance(text, Tensor) and text.ndim == 1 and len(text) and not text.is_floating_point():
+            return text.tolist()
         if not isinstance(text, str):
             raise ValueError(f"A prompt is a string, and {type(text).__name__} was given: {text!r}.")
         ids = self.tokenizer(text)["input_ids"]

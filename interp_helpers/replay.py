@@ -44,12 +44,18 @@ class Patch:
 class Run:
     """A base run, captured so that it can be resumed.
 
+    Args:
+        lm: a `LanguageModel`.
+        tokens: the prompts, as from `lm.tokens`.
+        edits: made in the run.
+        since: the first layer that it will be resumed from; what only earlier ones would need is let go.
+
     Attributes:
         streams: the residual stream (row, column, d) entering each block; last, the one leaving the last block.
         last: the column of each row's last token.
     """
 
-    def __init__(self, lm, tokens: Tensor, edits: Sequence[Edit] = ()):
+    def __init__(self, lm, tokens: Tensor, edits: Sequence[Edit] = (), since: int = 0):
         self.lm, self.streams, self._calls = lm, [], []
         self.layout = Layout(tokens.attention_mask)
         self.last = torch.tensor(self.layout.starts) + torch.tensor(self.layout.lengths) - 1
@@ -60,7 +66,8 @@ class Run:
             named = {k: v for k, v in given.arguments.items() if not isinstance(v, dict)}
             for rest in (v for v in given.arguments.values() if isinstance(v, dict)):
                 named |= rest
-            self.streams.append(named.pop(next(iter(named))))
+            stream = named.pop(next(iter(named)))
+            self.streams.append(stream if len(self.streams) >= since else None)
             self._calls.append(named)
 
         with ExitStack() as stack:
@@ -76,8 +83,8 @@ class Run:
                 use_cache=True,
                 logits_to_keep=nowhere,
             )
-        self._keys = [layer.keys for layer in cache.layers]
-        self._values = [layer.values for layer in cache.layers]
+        self._keys = [layer.keys if i >= since else None for i, layer in enumerate(cache.layers)]
+        self._values = [layer.values if i >= since else None for i, layer in enumerate(cache.layers)]
 
     @property
     def final(self) -> Tensor:
@@ -131,9 +138,23 @@ class Run:
                     h[:joined] = self._call(layer, h[:joined], rows[:joined], first)
         return h[torch.arange(len(rows)), self.last[rows] - first]
 
+    def resume_at(
+        self, component: str, layer: int, rows: Tensor, first: int, put: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The stream (row, d) that leaves the last block at some rows' last tokens, with one layer's component changed by
+        `put`, of which gradients may be asked. `put` is given what passes there, (row, column, …), from column `first` on."""
+        shift = component == "block_output"
+        inside = component not in ("block_input", "block_output")
+        h = self.streams[layer + shift][rows, first:]
+        h = h if inside else put(h)
+        for i in range(layer + shift, self.lm.n_layers):
+            with _hook(self.lm.anatomy.place(component, layer), put) if inside and i == layer else nullcontext():
+                h = self._call(i, h, rows, first)
+        return h[torch.arange(len(rows)), self.last[rows] - first]
+
     def _call(self, layer: int, h: Tensor, rows: Tensor, first: int) -> Tensor:
         """Block `layer` on the tokens from column `first` on of some rows; the tokens before are the base run's."""
-        batch, columns = self.streams[0].shape[:2]
+        batch, columns = self.streams[-1].shape[:2]
         before = [
             kept[:, :, :first].expand(len(rows), -1, -1, -1) if batch == 1 else kept[rows, :, :first]
             for kept in (self._keys[layer], self._values[layer])

@@ -1,0 +1,278 @@
+"""Counterfactual pairs, and their runs paused at a site.
+
+The experiment behind DAS is one interchange repeated: a base, a source, and the *counterfactual label* that a hypothesis
+predicts for the base once a variable has the value that it has in the source. Learning a subspace repeats it some thousand
+times at one and the same site. Nothing below the site ever changes, so both runs are computed up to it once, and paused;
+what is computed again and again, with gradients, is only what follows (`replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .anatomy import Place
+from .edits import replace
+from .hooks import _hook, _removing, intervene
+from .models import LanguageModel
+from .replay import Run, can_resume
+from .sites import Layout, Site, take
+
+
+class Counterfactual(NamedTuple):
+    """A base, a source, and the label that the model gives for the base if the variable has its value in the source.
+
+        Counterfactual("When Mary got home,", "When John got home,", " he")
+
+    Attributes:
+        base: a prompt (a string, or token ids (position,)); for a plain module, one input tensor.
+        source: likewise; or a tuple with a source for each of several subspaces, None for one that is left alone.
+        label: a word that is one token, or its id; for a plain module, the class.
+    """
+
+    base: str | Tensor
+    source: str | Tensor | tuple
+    label: str | int
+
+    @property
+    def sources(self) -> tuple:
+        """The sources, one for each subspace."""
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
+
+def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Counterfactual]) -> Paused:
+    """Run both sides of every pair up to a site.
+
+    Args:
+        model: a `LanguageModel`; or any module from a batch of inputs to logits (batch, class).
+        site: a `Site`, whose positions may be one sequence a pair; for a plain module, the name of the submodule whose
+            output (batch, d) is the site.
+        pairs: `Counterfactual`s, or plain (base, source, label).
+
+    Raises:
+        ValueError: no pairs, sources of another number or length, a position that doesn't exist, or a label that isn't one token.
+    """
+    pairs = [Counterfactual(*pair) for pair in pairs]
+    if not pairs:
+        raise ValueError("There are no pairs: each is (base, source, label).")
+    if len({len(pair.sources) for pair in pairs}) > 1:
+        raise ValueError(
+            "Some pairs have more sources than others: a tuple has one for each subspace, None where it stays."
+        )
+    if isinstance(model, LanguageModel):
+        if not isinstance(site, Site):
+            raise ValueError(
+                f"A language model's site is a Site, such as Site('block_output', 8, -1), and {site!r} was given."
+            )
+        return _pause_language_model(model, site, pairs)
+    if not isinstance(site, str):
+        raise ValueError(
+            f"A plain module's site is the name of a submodule, such as 'layers.0', and {site!r} was given."
+        )
+    return _pause_module(model, site, pairs)
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Pairs whose runs wait at a site.
+
+    Attributes:
+        labels: the counterfactual labels (pair,), as ids.
+        finish: from pairs' numbers (row,) and values (row, *shape) to the logits (row, class) of these pairs' base runs with
+            the values put in at the site; of a language model, the next token's. It carries gradients of the values.
+        shape: of what one pair has there: (place, d), or (place, head, d_head).
+    """
+
+    labels: Tensor
+    finish: Callable[[Tensor, Tensor], Tensor]
+    _bases: tuple[Tensor, Tensor]  # what the distinct bases have at the site, and which of them is each pair's
+    _sources: tuple[Tensor, Tensor]  # of the sources (pair, subspace)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._bases[0].shape[1:])
+
+    @property
+    def sources(self) -> int:
+        """How many sources each pair has."""
+        return self._sources[1].shape[1]
+
+    def here(self, rows: Tensor) -> Tensor:
+        """What some pairs' base runs have at the site: (row, *shape)."""
+        values, which = self._bases
+        return values[which[rows]]
+
+    def there(self, rows: Tensor, subspace: int = 0) -> Tensor:
+        """What their source runs have there; `subspace` says whose source, where a pair has several."""
+        values, which = self._sources
+        return values[which[rows, subspace]]
+
+
+@torch.no_grad()
+def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counterfactual]) -> Paused:
+    place, positions, resumable = site.place(lm), _per_pair(site, len(pairs)), can_resume(lm)
+    bases, which_base = _distinct([(pair.base, at) for pair, at in zip(pairs, positions, strict=True)])
+    sources, which_source = _distinct(
+        [
+            (pair.base if source is None else source, at)
+            for pair, at in zip(pairs, positions, strict=True)
+            for source in pair.sources
+        ]
+    )
+    labels = torch.tensor([lm.token_id(pair.label) for pair in pairs], device=lm.device)
+    tokens, source_tokens = (lm.tokens([prompt for prompt, _ in some]) for some in (bases, sources))
+
+    def at_the_site(tokens: Tensor, passing: Tensor, positions: list) -> tuple[Tensor, Tensor]:
+        """What passes at the site's positions, (row, *shape), and their columns (row, place)."""
+        layout = Layout(tokens.attention_mask)
+        spots = layout.spots(_together(positions))
+        if spots.each is None:
+            raise ValueError(
+                f"{site} names a different number of tokens in different prompts ({sorted(set(spots.counts))}): choose prompts "
+                "of equal length, or name as many positions in each."
+            )
+        taken = place.view(layout.batched(passing))[spots.rows, spots.columns]
+        taken = taken if site.heads is None else taken[:, site.head_list]
+        return taken.unflatten(0, (-1, spots.each)), spots.columns.view(-1, spots.each)
+
+    there, _ = at_the_site(source_tokens, _up_to(lm, place, source_tokens), [at for _, at in sources])
+    if resumable:
+        kept: list[Tensor] = []
+        with _hook(place, kept.append):
+            run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
+    here, columns = at_the_site(tokens, kept.pop() if resumable else _up_to(lm, place, tokens), [at for _, at in bases])
+    if here.shape[1:] != there.shape[1:]:
+        raise ValueError(
+            f"{site} names {here.shape[1]} tokens of the bases and {there.shape[1]} of the sources, which don't pair up: choose "
+            "prompts of equal length, or name positions that exist in both."
+        )
+
+    def resumed(rows: Tensor, values: Tensor) -> Tensor:
+        rows = which_base[rows]
+        first = int(columns[rows].min())
+        spots = (torch.arange(len(rows))[:, None], columns[rows] - first)
+        if site.heads is not None:
+            spots = (spots[0][..., None], spots[1][..., None], torch.tensor(site.head_list))
+
+        def put(tensor: Tensor) -> Tensor:
+            result = tensor.clone()  # the captured run stays as it is
+            view = place.view(result.view(len(rows), -1, result.shape[-1]))
+            view[spots] = values.to(view)
+            return result
+
+        return lm.anatomy.unembed(run.resume_at(site.component, site.layer, rows, first, put))
+
+    def whole(rows: Tensor, values: Tensor) -> Tensor:
+        rows = which_base[rows].tolist()
+        where = Site(site.component, site.layer, _together([bases[i][1] for i in rows]), site.heads)
+        with intervene(lm, replace(where, values)):
+            return lm.next_token_logits(take(tokens, rows), grad=torch.is_grad_enabled())
+
+    return Paused(
+        labels, resumed if resumable else whole, (here, which_base), (there, which_source.view(len(pairs), -1))
+    )
+
+
+@torch.no_grad()
+def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual]) -> Paused:
+    try:
+        site = module.get_submodule(name)
+    except AttributeError as error:
+        names = ", ".join(repr(n) for n, _ in module.named_modules() if n)
+        raise ValueError(f"There is no submodule {name!r}: it is one of {names}.") from error
+    device = next((p.device for p in module.parameters()), None)
+    bases = torch.stack([pair.base for pair in pairs]).to(device)
+    sources = [pair.base if source is None else source for pair in pairs for source in pair.sources]
+
+    def read(inputs: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        with _removing(site.register_forward_hook(lambda module, args, output: kept.append(output))):
+            module(inputs)
+        if not kept or not isinstance(kept[-1], Tensor) or kept[-1].shape[:-1] != inputs.shape[:1]:
+            raise ValueError("The site of a plain module is a submodule whose output is one tensor (batch, d).")
+        return kept[-1][:, None]
+
+    def finish(rows: Tensor, values: Tensor) -> Tensor:
+        with _removing(site.register_forward_hook(lambda module, args, output: values[:, 0].to(output))):
+            return module(bases[rows])
+
+    return Paused(
+        torch.tensor([int(pair.label) for pair in pairs], device=device),
+        finish,
+        (read(bases), torch.arange(len(pairs))),
+        (read(torch.stack(sources).to(device)), torch.arange(len(sources)).view(len(pairs), -1)),
+    )
+
+
+def _up_to(lm: LanguageModel, place: Place, tokens: Tensor) -> Tensor:
+    """What passes a place; the run ends there."""
+    kept: list[Tensor] = []
+
+    def stop(tensor: Tensor) -> None:
+        kept.append(tensor.clone())
+        raise _Enough
+
+    with _hook(place, stop), suppress(_Enough):
+        lm.model(tokens, attention_mask=tokens.attention_mask, use_cache=False)
+    return kept.pop()
+
+
+class _Enough(Exception):
+    """The run has reached the site."""
+
+
+@contextmanager
+def frozen(module: nn.Module):
+    """While the block lasts no weight asks for gradients, and dropout is off."""
+    weights = [p for p in module.parameters() if p.requires_grad]
+    training = [m for m in module.modules() if m.training]
+    for weight in weights:
+        weight.requires_grad_(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+        for part in training:
+            part.training = True
+
+
+def _per_pair(site: Site, pairs: int) -> list:
+    """The site's positions for each pair."""
+    where = site.positions
+    if not isinstance(where, tuple) or not where or not isinstance(where[0], tuple):
+        return [where] * pairs
+    if len(where) != pairs:
+        raise ValueError(f"{len(where)} sequences of positions were given, one a pair, and there are {pairs} pairs.")
+    return list(where)
+
+
+def _together(positions: list):
+    """Positions of several rows, as `Site` takes them."""
+    if all(at == positions[0] for at in positions):
+        return positions[0]
+    return tuple(positions)
+
+
+def _distinct(items: list[tuple]) -> tuple[list[tuple], Tensor]:
+    """The distinct (prompt, positions) among some, and which of them each one is."""
+
+    def key(item: tuple) -> Hashable:
+        prompt, at = item
+        return (tuple(prompt.tolist()) if isinstance(prompt, Tensor) else prompt), repr(at)
+
+    numbers: dict[Hashable, int] = {}
+    found = []
+    for item in items:
+        if numbers.setdefault(key(item), len(numbers)) == len(found):
+            found.append(item)
+    return found, torch.tensor([numbers[key(item)] for item in items])

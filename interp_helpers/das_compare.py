@@ -1,0 +1,194 @@
+"""What a learnt subspace has to beat, and where: DAS beside its controls, and DAS over many sites.
+
+An interchange-intervention accuracy by itself says little. The whole component is the most that any subspace can do by being
+exchanged; a random subspace of the same rank is the least; principal components and the classes' means show what needs no
+interventions to be found. And a subspace learnt from some items must do on others what it does on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from .counterfactuals import Counterfactual, pause
+from .das import ROWS, interchange_accuracy, require_held_out, train_das
+from .sites import Site
+from .subspaces import RotatedSubspace, class_means, principal_components
+from .sweeps import Sweep
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Interchange-intervention accuracies of several subspaces at one site.
+
+    Attributes:
+        train, test: {name: one IIA a seed} on the pairs that were learnt from, and on those held out. What needs no seed
+            has one.
+        pairs: how many pairs of each there were.
+        subspaces: {name: the subspaces}, one a seed; None is the whole component.
+    """
+
+    train: Mapping[str, list[float]]
+    test: Mapping[str, list[float]]
+    pairs: tuple[int, int]
+    subspaces: Mapping[str, list]
+
+    def plot(self, title: str):
+        """The means over seeds on held-out pairs as bars; the error bars reach to the furthest seed."""
+        from .plotting import bars
+
+        return bars(
+            {name: mean(found) for name, found in self.test.items()},
+            errors={name: max(abs(one - mean(found)) for one in found) for name, found in self.test.items()},
+            title=title,
+            ylabel=f"interchange-intervention accuracy on {self.pairs[1]} held-out pairs\n(mean over seeds; bars reach to the furthest seed)",
+        )
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.test))
+        head = f"{'IIA':{width}}  {'trained on':>12}  {'held out':>9}  lowest to highest seed"
+        lines = [head]
+        for name, found in self.test.items():
+            spread = f"{min(found):.2f} to {max(found):.2f} ({len(found)} seeds)" if len(found) > 1 else ""
+            lines.append(f"{name:{width}}  {mean(self.train[name]):12.2f}  {mean(found):9.2f}  {spread}".rstrip())
+        return "\n".join([*lines, f"{self.pairs[0]} pairs were trained on, {self.pairs[1]} held out."])
+
+
+def compare_subspaces(
+    model,
+    site: Site | str,
+    train: Sequence[Counterfactual | tuple],
+    test: Sequence[Counterfactual | tuple],
+    *,
+    ranks: Sequence[int] = (1,),
+    seeds: Sequence[int] = (0, 1, 2),
+    test_site: Site | None = None,
+    answers: Sequence[str | int] | None = None,
+    **training,
+) -> Comparison:
+    """DAS and its controls, on the pairs that it learns from and on pairs held out.
+
+        compare_subspaces(lm, Site("block_output", 12, positions=1), train_pairs, test_pairs, ranks=(1, 8))
+
+    The controls: the whole component; a random subspace of each rank; the training sources' principal components; and the
+    subspace of their class means, where a source's class is its pair's label (for two labels, the difference of means).
+
+    Args:
+        model, site, answers: as in `das.interchange_accuracy`.
+        train, test: pairs that share no prompt.
+        ranks, seeds: of the random and the learnt subspaces; a seed decides the beginning and the batches' order.
+        test_site: the test pairs' site, where positions are given one sequence a pair.
+        training: options of `das.train_das`: steps, lr, validation, …
+
+    Raises:
+        ValueError: test prompts that are trained on; and what `train_das` refuses.
+    """
+    train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
+    require_held_out(train, test, "test")
+    require_held_out([Counterfactual(*pair) for pair in training.get("validation", ())], test, "test")
+    activations = _sources(model, site, train)
+    d = activations.shape[-1]
+    labels = [pair.label for pair in train]
+    subspaces: dict[str, list] = {"whole component": [None]}
+    subspaces |= {f"random, rank {rank}": [RotatedSubspace(d, rank, seed=seed) for seed in seeds] for rank in ranks}
+    if len(set(labels)) in range(2, d):
+        subspaces["class means"] = [class_means(activations, labels)]
+    for rank in ranks:
+        if rank < len(activations):
+            subspaces[f"PCA, rank {rank}"] = [principal_components(activations, rank)]
+    for rank in ranks:
+        learnt = subspaces[f"DAS, rank {rank}"] = []
+        for seed in seeds:
+            learnt.append(RotatedSubspace(d, rank, seed=1000 + seed))
+            train_das(model, site, learnt[-1], train, seed=seed, answers=answers, **training)
+
+    def measure(where, pairs) -> dict[str, list[float]]:
+        return {
+            name: [interchange_accuracy(model, where, one, pairs, answers=answers) for one in some]
+            for name, some in subspaces.items()
+        }
+
+    return Comparison(measure(site, train), measure(test_site or site, test), (len(train), len(test)), subspaces)
+
+
+def das_sweep(
+    lm,
+    train: Sequence[Counterfactual | tuple],
+    test: Sequence[Counterfactual | tuple],
+    *,
+    layers: Sequence[int],
+    positions: Mapping[str, object],
+    rank: int | Sequence[int] | None = 1,
+    component: str = "block_output",
+    seed: int = 0,
+    answers: Sequence[str | int] | None = None,
+    **training,
+) -> Sweep:
+    """DAS at each of several sites: the IIA on held-out pairs.
+
+        das_sweep(lm, train_pairs, test_pairs, layers=range(0, 12, 2), positions={"name": 1, "last token": -1}).plot()
+
+    Args:
+        lm: a `LanguageModel`.
+        train, test: pairs that share no prompt.
+        layers: which layers.
+        positions: named places, as in `Site`.
+        rank: of the subspaces; several ranks make a first axis "rank"; None interchanges the whole component, and nothing is
+            learnt.
+        component: whose activations.
+        seed, answers, training: as in `das.train_das`.
+
+    Returns:
+        A `Sweep` of IIAs (layer, position), or (rank, layer, position); a site where nothing can be learnt, because even the
+        whole component never gives the label, has 0.
+
+    Raises:
+        ValueError: test prompts that are trained on; and what `train_das` refuses at every site.
+    """
+    train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
+    require_held_out(train, test, "test")
+    layers, ranks = list(layers), list(rank) if isinstance(rank, Sequence) else [rank]
+
+    def measure(rank: int | None, site: Site) -> float:
+        if rank is None:
+            return interchange_accuracy(lm, site, None, test, answers=answers)
+        if not interchange_accuracy(lm, site, None, train[:ROWS], answers=answers):
+            return 0.0
+        subspace = RotatedSubspace(site.place(lm).shape[-1], rank, seed=1000 + seed)
+        train_das(lm, site, subspace, train, seed=seed, answers=answers, **training)
+        return interchange_accuracy(lm, site, subspace, test, answers=answers)
+
+    values = torch.tensor(
+        [
+            [[measure(rank, Site(component, layer, where)) for where in positions.values()] for layer in layers]
+            for rank in ranks
+        ]
+    )
+    several = isinstance(rank, Sequence)
+    what = "whole component" if rank is None else f"subspaces of rank {', '.join(map(str, ranks))}"
+    return Sweep(
+        values=values if several else values[0],
+        axes=("rank", "layer", "position") if several else ("layer", "position"),
+        labels={"rank": ranks, "layer": layers, "position": list(positions)},
+        base=torch.tensor(0.0),
+        source=torch.tensor(1.0),
+        metric="interchange-intervention accuracy, held-out pairs",
+        component=f"{component}, {what}",
+        ends=("never", "always"),
+    )
+
+
+def _sources(model, site, pairs: list[Counterfactual]) -> Tensor:
+    """What the pairs' sources have at the site, (pair, d)."""
+    paused = pause(model, site, pairs)
+    found = paused.there(torch.arange(len(pairs)))
+    if found[0].numel() != found.shape[-1]:
+        raise ValueError(
+            f"Principal components and class means are of one activation a pair, and {site} has {tuple(paused.shape[:-1])} of them: "
+            "name a single position (and head)."
+        )
+    return found.flatten(1).cpu()
