@@ -123,8 +123,9 @@ class BoundlessSubspace(nn.Module):
     """A subspace whose size is learnt, too: Boundless DAS (Wu et al. 2023, section 3).
 
     A rotation R of the whole space, and a boundary b: the i-th rotated dimension is exchanged to the degree
-    sigmoid(i / T) · sigmoid((b·d − i) / T). While the temperature T falls during training (`anneal`), that soft mask becomes
-    "the first b·d dimensions, and no others"; a penalty on b asks for few.
+    sigmoid(x / T) · sigmoid((b·d − x) / T), where x = i + ½ is the middle of its place (with x = i, as in pyvene, the first
+    dimension would never be exchanged by more than half). While the temperature T falls during training (`anneal`), that soft
+    mask becomes "the first b·d dimensions, and no others"; a penalty on b asks for few.
 
     Args:
         d: the width of the activations.
@@ -158,14 +159,14 @@ class BoundlessSubspace(nn.Module):
     @property
     def mask(self) -> Tensor:
         """How far each rotated dimension is exchanged, (d,), from 0 to 1."""
-        i = torch.arange(self.d, device=self.weight.device)
+        middle = torch.arange(self.d, device=self.weight.device) + 0.5
         end = self.boundary.clamp(1e-3, 1) * self.d
-        return (i / self.temperature).sigmoid() * ((end - i) / self.temperature).sigmoid()
+        return (middle / self.temperature).sigmoid() * ((end - middle) / self.temperature).sigmoid()
 
     @property
     def rank(self) -> int:
-        """The dimensions within the boundary."""
-        return max(1, min(self.d, math.ceil(self.boundary.item() * self.d)))
+        """The dimensions within the boundary, one at least: those whose middle it passes."""
+        return max(1, min(self.d, math.floor(self.boundary.item() * self.d + 0.5)))
 
     @property
     def basis(self) -> Tensor:
