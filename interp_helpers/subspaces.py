@@ -23,6 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+_BOUNDS = (1e-3, 1.0)  # of a boundary, as a share of d
+
 
 class RotatedSubspace(nn.Module):
     """A subspace of `rank` dimensions, with an orthonormal basis by construction.
@@ -160,7 +162,7 @@ class BoundlessSubspace(nn.Module):
     def mask(self) -> Tensor:
         """How far each rotated dimension is exchanged, (d,), from 0 to 1."""
         middle = torch.arange(self.d, device=self.weight.device) + 0.5
-        end = self.boundary.clamp(1e-3, 1) * self.d
+        end = self.boundary.clamp(*_BOUNDS) * self.d
         return (middle / self.temperature).sigmoid() * ((end - middle) / self.temperature).sigmoid()
 
     @property
@@ -176,12 +178,15 @@ class BoundlessSubspace(nn.Module):
     @property
     def penalty(self) -> Tensor:
         """What is added to the loss: `penalty` · b."""
-        return self.penalty_weight * self.boundary.clamp(1e-3, 1)
+        return self.penalty_weight * self.boundary.clamp(*_BOUNDS)
 
     def anneal(self, share: float) -> None:
-        """Set the temperature for a share of the training, 0 to 1, from the first to the last in equal steps."""
+        """Set the temperature for a share of the training, 0 to 1, from the first to the last in equal steps. A boundary that a
+        step has taken beyond the space is brought back to its end, for out there it has no gradient."""
         first, last = self.temperatures
         self.temperature.fill_(first + share * (last - first))
+        with torch.no_grad():
+            self.boundary.clamp_(*_BOUNDS)
 
     def swap(self, base: Tensor, source: Tensor) -> Tensor:
         """The base's activations (…, d) with the source's content, as far as the mask goes."""
