@@ -56,10 +56,17 @@ class RotatedSubspace(nn.Module):
         self.d, self.rank = d, rank
         columns = torch.randn(d, rank, generator=torch.Generator().manual_seed(seed))
         if start is not None:
-            given = start.detach().float().cpu().reshape(len(start), -1)
-            if len(given) != d or given.shape[1] > rank or torch.linalg.matrix_rank(given) < given.shape[1]:
+            given = torch.as_tensor(start).detach().float().cpu()
+            given = given[:, None] if given.ndim == 1 else given
+            if (
+                given.ndim != 2
+                or len(given) != d
+                or not 1 <= given.shape[1] <= rank
+                or not given.isfinite().all()
+                or torch.linalg.matrix_rank(given) < given.shape[1]
+            ):
                 raise ValueError(
-                    f"A start is up to {rank} independent directions (d, k) with d = {d}, and {tuple(start.shape)} was given."
+                    f"A start is 1 to {rank} independent directions (d, k) with d = {d}, and {tuple(given.shape)} was given."
                 )
             columns[:, : given.shape[1]] = given
         self.weight = nn.Parameter(_orthonormal(columns))
