@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -299,7 +299,11 @@ def _save(subspace: nn.Module, path: str | Path, arguments: dict, about: dict[st
 
 
 def _load(cls, path: str | Path):
-    with safe_open(path, framework="pt") as file:
+    try:
+        opened = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, and {cls.__name__} was expected: {error}.") from error
+    with opened as file:
         heading = file.metadata() or {}
         if heading.get("kind") != cls.__name__:
             raise ValueError(f"{path} holds {heading.get('kind', 'something else')}, and {cls.__name__} was expected.")
