@@ -231,7 +231,7 @@ def principal_components(activations: Tensor, rank: int) -> RotatedSubspace:
     Raises:
         ValueError: fewer than rank + 1 activations, or a rank above d.
     """
-    x = activations.detach().float().cpu()
+    x = _matrix(activations)
     if len(x) <= rank:
         raise ValueError(f"{rank} principal components need more than {rank} activations, and {len(x)} were given.")
     return RotatedSubspace(x.shape[1], rank, start=torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:rank].mT)
@@ -243,13 +243,14 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
 
     Args:
         activations: (n, d).
-        labels: n labels, of two classes at least.
+        labels: n labels (words, numbers or a tensor), of two classes at least.
 
     Raises:
-        ValueError: labels of a single class, or as many classes as d.
+        ValueError: labels of a single class, or of more than d + 1.
     """
-    x = activations.detach().float().cpu()
-    classes = sorted(set(labels))
+    x = _matrix(activations)
+    labels = labels.tolist() if isinstance(labels, Tensor) else list(labels)  # tensors that are equal hash differently
+    classes = sorted(set(labels), key=repr)
     if len(classes) < 2 or len(labels) != len(x):
         raise ValueError(
             f"Class means need a label for each of {len(x)} activations and two classes at least, and got {len(labels)} labels of "
@@ -283,6 +284,12 @@ def swapped(base: Tensor, source: Tensor, basis: Tensor) -> Tensor:
 def _orthonormal(columns: Tensor) -> Tensor:
     q, r = torch.linalg.qr(columns)
     return torch.where(r.diagonal() < 0, -q, q)  # the sign with which Q follows the columns smoothly
+
+
+def _matrix(activations: Tensor) -> Tensor:
+    if activations.ndim != 2:
+        raise ValueError(f"Activations (n, d) were expected, and {tuple(activations.shape)} was given.")
+    return activations.detach().float().cpu()
 
 
 def _span(columns: Tensor, rank: int) -> Tensor:
