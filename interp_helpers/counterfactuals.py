@@ -31,7 +31,7 @@ class Counterfactual(NamedTuple):
 
     Attributes:
         base: a prompt (a string, or token ids (position,)); for a plain module, one input tensor.
-        source: likewise; or a tuple with a source for each of several subspaces, None for one that is left alone.
+        source: likewise; or a tuple (or list) with a source for each of several subspaces, None for one that is left alone.
         label: a word that is one token, or its id; for a plain module, the class.
     """
 
@@ -42,7 +42,7 @@ class Counterfactual(NamedTuple):
     @property
     def sources(self) -> tuple:
         """The sources, one for each subspace."""
-        return self.source if isinstance(self.source, tuple) else (self.source,)
+        return tuple(self.source) if isinstance(self.source, tuple | list) else (self.source,)
 
 
 def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Counterfactual]) -> Paused:
@@ -263,16 +263,20 @@ def _together(positions: list):
     return tuple(positions)
 
 
+def key(prompt) -> Hashable:
+    """What equal prompts have in common, and others haven't."""
+    if isinstance(prompt, Tensor):
+        return tuple(prompt.flatten().tolist())
+    return prompt if isinstance(prompt, str) else repr(prompt)
+
+
 def _distinct(items: list[tuple]) -> tuple[list[tuple], Tensor]:
     """The distinct (prompt, positions) among some, and which of them each one is."""
 
-    def key(item: tuple) -> Hashable:
-        prompt, at = item
-        return (tuple(prompt.tolist()) if isinstance(prompt, Tensor) else prompt), repr(at)
-
+    keys = [(key(prompt), repr(at)) for prompt, at in items]
     numbers: dict[Hashable, int] = {}
     found = []
-    for item in items:
-        if numbers.setdefault(key(item), len(numbers)) == len(found):
+    for name, item in zip(keys, items, strict=True):
+        if numbers.setdefault(name, len(numbers)) == len(found):
             found.append(item)
-    return found, torch.tensor([numbers[key(item)] for item in items])
+    return found, torch.tensor([numbers[name] for name in keys])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from .counterfactuals import Counterfactual, Paused, frozen, pause
+from .counterfactuals import Counterfactual, Paused, frozen, key, pause
 from .models import LanguageModel
 from .sites import Site
 from .subspaces import principal_angles, swapped
@@ -303,12 +303,12 @@ def require_held_out(train: Sequence[Counterfactual], held_out: Sequence[Counter
     Raises:
         ValueError: some do.
     """
-    seen = {_key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
+    seen = {key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
     shared = {
-        _key(prompt): prompt
+        key(prompt): prompt
         for pair in held_out
         for prompt in (pair.base, *pair.sources)
-        if prompt is not None and _key(prompt) in seen
+        if prompt is not None and key(prompt) in seen
     }
     if shared:
         raise ValueError(
@@ -318,7 +318,7 @@ def require_held_out(train: Sequence[Counterfactual], held_out: Sequence[Counter
 
 
 def _require_learnable(model, site, subspaces: list, pairs: list[Counterfactual], answers) -> None:
-    if all(_key(source) == _key(pair.base) for pair in pairs for source in pair.sources if source is not None):
+    if all(key(source) == key(pair.base) for pair in pairs for source in pair.sources if source is not None):
         raise ValueError(
             "In every pair the source is the base itself, so the interchange changes nothing, whatever the subspace, and there is "
             "no gradient to learn from: pair each base with another source."
@@ -374,10 +374,6 @@ def _listed(subspace) -> list:
     return list(subspace) if isinstance(subspace, list | tuple) else [subspace]
 
 
-def _key(prompt):
-    return tuple(prompt.flatten().tolist()) if isinstance(prompt, Tensor) else prompt
-
-
 def _module(model) -> nn.Module:
     return model.model if isinstance(model, LanguageModel) else model
 
@@ -398,7 +394,7 @@ def _weight(model, pairs: list[Counterfactual]) -> int:
     """The bytes that the pairs' paused runs take, about: a stream, keys and values for every layer and token of the bases."""
     if not isinstance(model, LanguageModel):
         return 0
-    bases = {_key(pair.base): pair.base for pair in pairs}
+    bases = {key(pair.base): pair.base for pair in pairs}
     tokens = model.tokens(list(bases.values())).numel()
     return 3 * tokens * model.n_layers * model.d_model * model.anatomy.embedding.weight.element_size()
 
