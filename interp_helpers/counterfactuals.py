@@ -92,6 +92,7 @@ class Paused:
     finish: Callable[[Tensor, Tensor], Tensor]
     _bases: tuple[Tensor, Tensor]  # what the distinct bases have at the site, and which of them is each pair's
     _sources: tuple[Tensor, Tensor]  # of the sources (pair, subspace)
+    _alone: Tensor  # whether there is none (pair, subspace)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,6 +115,10 @@ class Paused:
         """What their source runs have there; `subspace` says whose source, where a pair has several."""
         values, which = self._sources
         return values[which[rows, subspace]]
+
+    def alone(self, rows: Tensor, subspace: int = 0) -> Tensor:
+        """Which of them have no source for a subspace, which is then left alone: (row,), true or false."""
+        return self._alone[rows, subspace]
 
 
 @torch.no_grad()
@@ -177,7 +182,11 @@ def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counter
             return lm.next_token_logits(take(tokens, rows), grad=torch.is_grad_enabled())
 
     return Paused(
-        labels, resumed if resumable else whole, (here, which_base), (there, which_source.view(len(pairs), -1))
+        labels,
+        resumed if resumable else whole,
+        (here, which_base),
+        (there, which_source.view(len(pairs), -1)),
+        _alone(pairs),
     )
 
 
@@ -209,6 +218,7 @@ def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual])
         finish,
         (read(bases), torch.arange(len(pairs))),
         (read(torch.stack(sources).to(device)), torch.arange(len(sources)).view(len(pairs), -1)),
+        _alone(pairs),
     )
 
 
@@ -261,6 +271,10 @@ def _together(positions: list):
     if all(at == positions[0] for at in positions):
         return positions[0]
     return tuple(positions)
+
+
+def _alone(pairs: Sequence[Counterfactual]) -> Tensor:
+    return torch.tensor([[source is None for source in pair.sources] for pair in pairs])
 
 
 def key(prompt) -> Hashable:

@@ -263,11 +263,13 @@ def _interchanged(paused: Paused, rows: Tensor, subspaces: list) -> Tensor:
     for i, subspace in enumerate(subspaces):
         source = paused.there(rows, i)
         if subspace is None:
-            values = source
+            new = source
         elif isinstance(subspace, Tensor):
-            values = swapped(values, source, subspace)
+            new = swapped(values, source, subspace)
         else:
-            values = subspace.swap(values, source)
+            new = subspace.swap(values, source)
+        alone = paused.alone(rows, i).to(values.device)
+        values = torch.where(alone.view(-1, *[1] * (values.ndim - 1)), values, new) if alone.any() else new
     return paused.finish(rows, values)
 
 
