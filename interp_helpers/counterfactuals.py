@@ -197,20 +197,37 @@ def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual])
     except AttributeError as error:
         names = ", ".join(repr(n) for n, _ in module.named_modules() if n)
         raise ValueError(f"There is no submodule {name!r}: it is one of {names}.") from error
-    device = next((p.device for p in module.parameters()), None)
-    bases = torch.stack([pair.base for pair in pairs]).to(device)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     sources = [pair.base if source is None else source for pair in pairs for source in pair.sources]
+    inputs = [*(pair.base for pair in pairs), *sources]
+    if not all(isinstance(one, Tensor) and one.shape == inputs[0].shape for one in inputs):
+        given = sorted({str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in inputs})
+        raise ValueError(
+            f"A plain module's bases and sources are tensors of one shape, and {', '.join(given)} were given."
+        )
+    bases = torch.stack(inputs[: len(pairs)]).to(device)
 
     def read(inputs: Tensor) -> Tensor:
-        kept: list[Tensor] = []
-        with _removing(site.register_forward_hook(lambda module, args, output: kept.append(output))):
+        kept: list = []
+
+        def look(module, args, output) -> None:
+            kept.append(output.clone() if isinstance(output, Tensor) else None)  # what follows may write to it
+
+        with _removing(site.register_forward_hook(look)):
             module(inputs)
-        if not kept or not isinstance(kept[-1], Tensor) or kept[-1].shape[:-1] != inputs.shape[:1]:
+        if len(kept) != 1:
+            raise ValueError(
+                f"The submodule {name!r} runs {len(kept)} times in one run, and a site is one place: name one that runs once."
+            )
+        if kept[0] is None or kept[0].shape[:-1] != inputs.shape[:1]:
             raise ValueError("The site of a plain module is a submodule whose output is one tensor (batch, d).")
-        return kept[-1][:, None]
+        return kept[0][:, None]
 
     def finish(rows: Tensor, values: Tensor) -> Tensor:
-        with _removing(site.register_forward_hook(lambda module, args, output: values[:, 0].to(output))):
+        def put(module, args, output) -> Tensor:
+            return values[:, 0].to(output, copy=True)
+
+        with _removing(site.register_forward_hook(put)):
             return module(bases[rows])
 
     return Paused(
