@@ -33,6 +33,8 @@ ROWS = 64  # pairs at once, where nothing is learnt
 def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | tuple]) -> Tensor:
     """The logits (pair, class) after each pair's interchange; arguments as in `interchange_accuracy`."""
     pairs, subspaces = _as_pairs(pairs), _listed(subspace)
+    if not pairs:
+        raise ValueError("There are no pairs: each is (base, source, label).")
     found = []
     with torch.no_grad(), frozen(_module(model)):
         for start in range(0, len(pairs), ROWS):
@@ -67,6 +69,7 @@ def interchange_accuracy(
     Raises:
         ValueError: pairs that don't fit the site, or a subspace of another width.
     """
+    pairs, answers = _as_pairs(pairs), None if answers is None else list(answers)
     logits, labels = interchange_logits(model, site, subspace, pairs), _labels(model, pairs)
     ids, target = _among(model, answers, labels, logits.shape[-1])
     return (logits[:, ids].argmax(-1) == target.to(logits.device)).float().mean().item()
@@ -156,6 +159,7 @@ def train_das(
             trained on; a subspace of another width.
     """
     pairs, held_out, subspaces = _as_pairs(pairs), _as_pairs(validation), _listed(subspace)
+    answers = None if answers is None else list(answers)
     if not pairs or steps < 1 or batch_size < 1:
         raise ValueError(f"Nothing to train: {len(pairs)} pairs, steps={steps}, batch_size={batch_size}.")
     require_held_out(pairs, held_out, "validation")
@@ -403,7 +407,7 @@ def _weight(model, pairs: list[Counterfactual]) -> int:
 
 def _labels(model, pairs) -> Tensor:
     name = model.token_id if isinstance(model, LanguageModel) else int
-    return torch.tensor([name(Counterfactual(*pair).label) for pair in pairs])
+    return torch.tensor([name(pair.label) for pair in pairs])
 
 
 def _among(model, answers, labels: Tensor, classes: int):
