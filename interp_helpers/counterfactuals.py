@@ -123,7 +123,7 @@ class Paused:
 
 @torch.no_grad()
 def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counterfactual]) -> Paused:
-    place, positions, resumable = site.place(lm), _per_pair(site, len(pairs)), can_resume(lm)
+    place, positions, resumable = site.place(lm), per_pair(site, len(pairs)), can_resume(lm)
     bases, which_base = _distinct([(pair.base, at) for pair, at in zip(pairs, positions, strict=True)])
     sources, which_source = _distinct(
         [
@@ -273,8 +273,12 @@ def frozen(module: nn.Module):
             part.training = True
 
 
-def _per_pair(site: Site, pairs: int) -> list:
-    """The site's positions for each pair."""
+def per_pair(site: Site, pairs: int) -> list:
+    """The site's positions for each pair.
+
+    Raises:
+        ValueError: one sequence a pair, for another number of pairs.
+    """
     where = site.positions
     if not isinstance(where, tuple) or not where or not isinstance(where[0], tuple):
         return [where] * pairs

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from .counterfactuals import Counterfactual, Paused, frozen, key, pause
+from .counterfactuals import Counterfactual, Paused, frozen, key, pause, per_pair
 from .models import LanguageModel
 from .sites import Site
 from .subspaces import principal_angles, swapped
@@ -35,6 +35,7 @@ def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | t
     pairs, subspaces = _as_pairs(pairs), _listed(subspace)
     if not pairs:
         raise ValueError("There are no pairs: each is (base, source, label).")
+    _require_places(site, pairs)
     found = []
     with torch.no_grad(), frozen(_module(model)):
         for start in range(0, len(pairs), ROWS):
@@ -163,6 +164,10 @@ def train_das(
     if not pairs or steps < 1 or batch_size < 1:
         raise ValueError(f"Nothing to train: {len(pairs)} pairs, steps={steps}, batch_size={batch_size}.")
     require_held_out(pairs, held_out, "validation")
+    _require_places(site, pairs)
+    if held_out:
+        validation_site = site_of_others(site, validation_site, "validation")
+        _require_places(validation_site, held_out)
     modules = nn.ModuleList(one for one in subspaces if isinstance(one, nn.Module))
     if not list(modules.parameters()):
         raise ValueError(f"There is nothing to train in {subspace!r}: give a RotatedSubspace or a BoundlessSubspace.")
@@ -170,7 +175,7 @@ def train_das(
         _require_learnable(model, site, subspaces, pairs, answers)
         runs = _Runs(model, site, pairs)
         modules.to(runs.device)
-        check = _Check(model, validation_site or site, held_out, subspaces, answers) if held_out else None
+        check = _Check(model, validation_site, held_out, subspaces, answers) if held_out else None
         return _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, patience, answers)
 
 
@@ -388,12 +393,36 @@ def _device(model) -> torch.device:
     return next((p.device for p in _module(model).parameters()), torch.device("cpu"))
 
 
+def has_places_of_pairs(site) -> bool:
+    """Are a site's positions given one sequence a pair?"""
+    where = getattr(site, "positions", None)
+    return isinstance(where, tuple) and bool(where) and isinstance(where[0], tuple)
+
+
+def site_of_others(site, other, name: str):
+    """The site of pairs that are not the training pairs.
+
+    Raises:
+        ValueError: none was given, and the training pairs' says nothing of them.
+    """
+    if other is None and has_places_of_pairs(site):
+        raise ValueError(
+            f"{site} has a sequence of positions for each training pair, which says nothing of the {name} pairs: give theirs, "
+            f"{name}_site=Site(…)."
+        )
+    return other or site
+
+
+def _require_places(site, pairs: list) -> None:
+    if isinstance(site, Site):
+        per_pair(site, len(pairs))
+
+
 def _site_of(site, rows: Sequence[int]):
     """The site for some of the pairs, where positions are given one sequence a pair."""
-    where = getattr(site, "positions", None)
-    if not isinstance(where, tuple) or not where or not isinstance(where[0], tuple):
+    if not has_places_of_pairs(site):
         return site
-    return Site(site.component, site.layer, tuple(where[i] for i in rows), site.heads)
+    return Site(site.component, site.layer, tuple(site.positions[i] for i in rows), site.heads)
 
 
 def _weight(model, pairs: list[Counterfactual]) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .counterfactuals import Counterfactual, pause
-from .das import ROWS, interchange_accuracy, require_held_out, train_das
+from .das import ROWS, has_places_of_pairs, interchange_accuracy, require_held_out, site_of_others, train_das
 from .sites import Site
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
@@ -89,6 +89,7 @@ def compare_subspaces(
     """
     train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
     require_held_out(train, test, "test")
+    test_site = site_of_others(site, test_site, "test")
     require_held_out([Counterfactual(*pair) for pair in training.get("validation", ())], test, "test")
     activations = _sources(model, site, train)
     d = activations.shape[-1]
@@ -112,7 +113,7 @@ def compare_subspaces(
             for name, some in subspaces.items()
         }
 
-    return Comparison(measure(site, train), measure(test_site or site, test), (len(train), len(test)), subspaces)
+    return Comparison(measure(site, train), measure(test_site, test), (len(train), len(test)), subspaces)
 
 
 def das_sweep(
@@ -136,7 +137,7 @@ def das_sweep(
         lm: a `LanguageModel`.
         train, test: pairs that share no prompt.
         layers: which layers.
-        positions: named places, as in `Site`.
+        positions: named places, as in `Site`, the same in every prompt.
         rank: of the subspaces; several ranks make a first axis "rank"; None interchanges the whole component, and nothing is
             learnt.
         component: whose activations.
@@ -147,10 +148,17 @@ def das_sweep(
         whole component never gives the label, has 0.
 
     Raises:
-        ValueError: test prompts that are trained on; and what `train_das` refuses at every site.
+        ValueError: test prompts that are trained on; positions that are one sequence a pair; and what `train_das` refuses at
+            every site.
     """
     train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
     require_held_out(train, test, "test")
+    for name, where in positions.items():
+        if has_places_of_pairs(Site(component, 0, where)):
+            raise ValueError(
+                f"The places {name!r} are one sequence a pair, and training and test pairs would need their own: name positions that "
+                "all prompts have in common, or learn one site at a time, with train_das."
+            )
     layers, ranks = list(layers), list(rank) if isinstance(rank, Sequence) else [rank]
 
     def measure(rank: int | None, site: Site) -> float:
