@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from .counterfactuals import Counterfactual, Paused, frozen, key, pause, per_pair
 from .models import LanguageModel
 from .sites import Site
-from .subspaces import principal_angles, swapped
+from .subspaces import principal_angles, require_basis, swapped
 
 KEEP = 2**30  # bytes of paused runs that are kept over epochs; where they would take more, each batch is run anew
 ROWS = 64  # pairs at once, where nothing is learnt
@@ -68,7 +68,7 @@ def interchange_accuracy(
         answers: rank the label among these words, and not among the whole vocabulary.
 
     Raises:
-        ValueError: pairs that don't fit the site, or a subspace of another width.
+        ValueError: pairs that don't fit the site, a subspace of another width, or a basis that is not orthonormal.
     """
     pairs, answers = _as_pairs(pairs), None if answers is None else list(answers)
     logits, labels = interchange_logits(model, site, subspace, pairs), _labels(model, pairs)
@@ -364,6 +364,8 @@ def _require_learnable(model, site, subspaces: list, pairs: list[Counterfactual]
 def _require_fit(subspaces: list, paused: Paused) -> None:
     d = paused.shape[-1]
     for one in subspaces:
+        if one is not None and not hasattr(one, "swap"):
+            require_basis(one)
         width = len(one) if isinstance(one, Tensor) else getattr(one, "d", d)
         if width != d:
             raise ValueError(f"The subspace is one of {width} dimensions, and activations at the site have {d}.")
@@ -382,7 +384,7 @@ def _as_pairs(pairs) -> list[Counterfactual]:
 
 
 def _listed(subspace) -> list:
-    return list(subspace) if isinstance(subspace, list | tuple) else [subspace]
+    return list(subspace) if isinstance(subspace, list | tuple | nn.ModuleList) else [subspace]
 
 
 def _module(model) -> nn.Module:

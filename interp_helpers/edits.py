@@ -25,6 +25,7 @@ from torch import Tensor
 from .activations import Activations
 from .hooks import Edit
 from .sites import Site, Spots
+from .subspaces import require_basis
 
 
 def replace(site: Site, value: Tensor | Activations) -> Edit:
@@ -103,17 +104,7 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
     """
     if hasattr(subspace, "swap"):
         return _edit("swap_subspace", site, subspace.swap, source, width=getattr(subspace, "d", None))
-    if not isinstance(subspace, Tensor):
-        raise ValueError(
-            f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
-        )
-    basis = subspace
-    precise, tolerance = basis.detach().float(), 1e-4 if basis.dtype == torch.float32 else 2e-2
-    if basis.ndim != 2 or (precise.mT @ precise - torch.eye(basis.shape[1]).to(precise)).abs().max() > tolerance:
-        raise ValueError(
-            f"The subspace, a tensor of shape {tuple(basis.shape)}, is not (d, rank) with orthonormal columns: "
-            "make it so with torch.linalg.qr(subspace).Q."
-        )
+    basis = require_basis(subspace)
 
     def swap(h: Tensor, s: Tensor) -> Tensor:
         return h + ((s - h) @ basis.to(h)) @ basis.to(h).mT
