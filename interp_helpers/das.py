@@ -12,7 +12,7 @@ that need no training, on items held out (`das_compare`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -38,11 +38,8 @@ def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | t
     _require_places(site, pairs)
     found = []
     with torch.no_grad(), frozen(_module(model)):
-        for start in range(0, len(pairs), ROWS):
-            rows = range(start, min(start + ROWS, len(pairs)))
-            paused = pause(model, _site_of(site, rows), pairs[rows.start : rows.stop])
-            _require_fit(subspaces, paused)
-            found.append(_interchanged(paused, torch.arange(len(rows)), subspaces))
+        for paused, rows in _some_at_a_time(model, site, subspaces, pairs):
+            found.append(_interchanged(paused, rows, subspaces))
     return torch.cat(found)
 
 
@@ -247,6 +244,15 @@ class _Runs:
         return paused, torch.arange(len(rows))
 
 
+def _some_at_a_time(model, site, subspaces: list, pairs: list[Counterfactual]) -> Iterator[tuple[Paused, Tensor]]:
+    """Paused runs of `ROWS` pairs at a time, and their numbers, where each is needed once."""
+    for start in range(0, len(pairs), ROWS):
+        rows = range(start, min(start + ROWS, len(pairs)))
+        paused = pause(model, _site_of(site, rows), [pairs[i] for i in rows])
+        _require_fit(subspaces, paused)
+        yield paused, torch.arange(len(rows))
+
+
 class _Check:
     """IIA and loss on validation pairs."""
 
@@ -334,31 +340,28 @@ def _require_learnable(model, site, subspaces: list, pairs: list[Counterfactual]
             "In every pair the source is the base itself, so the interchange changes nothing, whatever the subspace, and there is "
             "no gradient to learn from: pair each base with another source."
         )
-    few = pairs[:ROWS]
-    where = _site_of(site, range(len(few)))
-    paused = pause(model, where, few)
-    _require_fit(subspaces, paused)
-    rows = torch.arange(len(few))
-    with torch.no_grad():
-        untouched = paused.finish(rows, paused.here(rows))
-    ids, target = _among(model, answers, paused.labels, untouched.shape[-1])
-    if (untouched[:, ids].argmax(-1) == target).all():
+    given_anyway, ever = True, len(subspaces) > 1  # several sources can't be put in as a whole
+    instead = None
+    for paused, rows in _some_at_a_time(model, site, subspaces, pairs):
+        with torch.no_grad():
+            untouched, patched = (paused.finish(rows, values(rows)) for values in (paused.here, paused.there))
+        ids, target = _among(model, answers, paused.labels, untouched.shape[-1])
+        untouched, patched = (logits[:, ids].argmax(-1) for logits in (untouched, patched))
+        given_anyway = given_anyway and bool((untouched == target).all())
+        ever = ever or bool((patched == target).any())
+        instead = int(ids[patched[0]] if isinstance(ids, Tensor) else patched[0]) if instead is None else instead
+        if ever and not given_anyway:
+            return
+    if given_anyway:
         raise ValueError(
-            f"The model gives the label without any intervention in all of {len(few)} pairs, so there is nothing to learn: a label is "
+            f"The model gives the label without any intervention in all of {len(pairs)} pairs, so there is nothing to learn: a label is "
             "what the base's answer becomes if the variable has its value in the source."
         )
-    if len(subspaces) > 1:
-        return  # several sources can't be put in as a whole
-    with torch.no_grad():
-        patched = paused.finish(rows, paused.there(rows))
-    if not (patched[:, ids].argmax(-1) == target).any():
-        got = patched[:, ids].argmax(-1)[0]
-        got = ids[got] if isinstance(ids, Tensor) else got
-        said = repr(model._text(int(got))) if isinstance(model, LanguageModel) else int(got)
-        raise ValueError(
-            f"Even with the whole component interchanged the label comes out in none of {len(few)} pairs (in the first, {said} does "
-            f"instead of {few[0].label!r}), so no subspace of it can do better: is the variable kept at {site}, and are the labels right?"
-        )
+    said = repr(model._text(instead)) if isinstance(model, LanguageModel) else instead
+    raise ValueError(
+        f"Even with the whole component interchanged the label comes out in none of {len(pairs)} pairs (in the first, {said} does "
+        f"instead of {pairs[0].label!r}), so no subspace of it can do better: is the variable kept at {site}, and are the labels right?"
+    )
 
 
 def _require_fit(subspaces: list, paused: Paused) -> None:

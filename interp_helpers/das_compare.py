@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .counterfactuals import Counterfactual, pause
-from .das import ROWS, has_places_of_pairs, interchange_accuracy, require_held_out, site_of_others, train_das
+from .das import has_places_of_pairs, interchange_accuracy, require_held_out, site_of_others, train_das
 from .sites import Site
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
@@ -164,7 +164,7 @@ def das_sweep(
     def measure(rank: int | None, site: Site) -> float:
         if rank is None:
             return interchange_accuracy(lm, site, None, test, answers=answers)
-        if not interchange_accuracy(lm, site, None, train[:ROWS], answers=answers):
+        if not interchange_accuracy(lm, site, None, train, answers=answers):
             return 0.0
         subspace = RotatedSubspace(site.place(lm).shape[-1], rank, seed=1000 + seed)
         train_das(lm, site, subspace, train, seed=seed, answers=answers, **training)
