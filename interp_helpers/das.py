@@ -12,6 +12,7 @@ that need no training, on items held out (`das_compare`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ class History:
         loss, accuracy: of each step's batch: the loss, and the IIA.
         checked: the steps after which the following were measured.
         validation, validation_loss: IIA and loss on the validation pairs, if there are any.
-        angle: the largest principal angle to the subspace's beginning, in degrees: how far it has turned.
+        angle: the largest principal angle to a subspace's beginning, in degrees: how far it has turned.
         best: the step whose subspace was kept.
         stopped_early: did validation stop it?
     """
@@ -183,7 +184,7 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
     history, kept, waited = History(), None, 0
     optimiser = torch.optim.Adam(_groups(modules, lr))
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    start = _basis(subspaces).detach().clone()
+    start = _bases(subspaces)
     batches = _batches(len(runs), batch_size, torch.Generator().manual_seed(seed))
     checks = {round(steps * (i + 1) / min(steps, 20)) for i in range(min(steps, 20))}
     with tqdm(total=steps, desc="DAS", unit="step", leave=False, delay=2) as bar:
@@ -208,7 +209,7 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
             if step not in checks:
                 continue
             history.checked.append(step)
-            history.angle.append(principal_angles(start, _basis(subspaces)).max().item())
+            history.angle.append(_turned(start, _bases(subspaces)))
             if check is None:
                 history.best = step
                 continue
@@ -307,8 +308,14 @@ def _groups(modules: nn.ModuleList, lr: float) -> list[dict]:
     )
 
 
-def _basis(subspaces: list) -> Tensor:
-    return torch.cat([one.basis for one in subspaces if hasattr(one, "basis")], -1)
+def _bases(subspaces: list) -> list[Tensor]:
+    return [one.basis.detach().clone() for one in subspaces if hasattr(one, "basis")]
+
+
+def _turned(before: list[Tensor], now: list[Tensor]) -> float:
+    """The largest principal angle, in degrees, between a subspace and what it was."""
+    angles = [principal_angles(*both).max().item() for both in zip(before, now, strict=True)]
+    return max(angles, default=math.nan)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
