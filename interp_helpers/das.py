@@ -455,8 +455,10 @@ def _among(model, answers, labels: Tensor, classes: int):
     """Which logits compete, and the place of each label among them.
 
     Raises:
-        ValueError: a label that is none of the answers.
+        ValueError: a label that is none of the classes, or none of the answers.
     """
+    if ((labels < 0) | (labels >= classes)).any():
+        raise ValueError(f"Labels are classes, 0 to {classes - 1}, and {labels.unique().tolist()} were given.")
     if answers is None:
         return slice(None), labels
     ids = torch.tensor([model.token_id(a) if isinstance(model, LanguageModel) else int(a) for a in answers])
