@@ -219,7 +219,7 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
             waited += 1
             if kept is None or (accuracy, -loss) > kept[0]:
                 kept, waited, history.best = ((accuracy, -loss), deepcopy(modules.state_dict())), 0, step
-            if waited >= patience:
+            if waited >= patience and step < steps:
                 history.stopped_early = True
                 break
     if kept is not None:
