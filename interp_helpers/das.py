@@ -38,7 +38,7 @@ def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | t
         raise ValueError("There are no pairs: each is (base, source, label).")
     _require_places(site, pairs)
     found = []
-    with torch.no_grad(), frozen(_module(model)):
+    with torch.no_grad(), frozen(module_of(model)):
         for paused, rows in _some_at_a_time(model, site, subspaces, pairs):
             found.append(_interchanged(paused, rows, subspaces))
     return torch.cat(found)
@@ -69,7 +69,7 @@ def interchange_accuracy(
         ValueError: pairs that don't fit the site, a subspace of another width, or a basis that is not orthonormal.
     """
     pairs, answers = _as_pairs(pairs), None if answers is None else list(answers)
-    logits, labels = interchange_logits(model, site, subspace, pairs), _labels(model, pairs)
+    logits, labels = interchange_logits(model, site, subspace, pairs), labels_of(model, pairs)
     ids, target = _among(model, answers, labels, logits.shape[-1])
     return (logits[:, ids].argmax(-1) == target.to(logits.device)).float().mean().item()
 
@@ -169,7 +169,7 @@ def train_das(
     modules = nn.ModuleList(one for one in subspaces if isinstance(one, nn.Module))
     if not list(modules.parameters()):
         raise ValueError(f"There is nothing to train in {subspace!r}: give a RotatedSubspace or a BoundlessSubspace.")
-    with frozen(_module(model)):
+    with frozen(module_of(model)):
         _require_learnable(model, site, subspaces, pairs, answers)
         runs = _Runs(model, site, pairs)
         modules.to(runs.device)
@@ -397,12 +397,12 @@ def _listed(subspace) -> list:
     return list(subspace) if isinstance(subspace, list | tuple | nn.ModuleList) else [subspace]
 
 
-def _module(model) -> nn.Module:
+def module_of(model) -> nn.Module:
     return model.model if isinstance(model, LanguageModel) else model
 
 
 def _device(model) -> torch.device:
-    return next((p.device for p in _module(model).parameters()), torch.device("cpu"))
+    return next((p.device for p in module_of(model).parameters()), torch.device("cpu"))
 
 
 def has_places_of_pairs(site) -> bool:
@@ -446,7 +446,7 @@ def _weight(model, pairs: list[Counterfactual]) -> int:
     return 3 * tokens * model.n_layers * model.d_model * model.anatomy.embedding.weight.element_size()
 
 
-def _labels(model, pairs) -> Tensor:
+def labels_of(model, pairs) -> Tensor:
     name = model.token_id if isinstance(model, LanguageModel) else int
     return torch.tensor([name(pair.label) for pair in pairs])
 

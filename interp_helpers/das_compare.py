@@ -14,8 +14,16 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from .counterfactuals import Counterfactual, pause
-from .das import has_places_of_pairs, interchange_accuracy, require_held_out, site_of_others, train_das
+from .counterfactuals import Counterfactual, frozen, pause
+from .das import (
+    has_places_of_pairs,
+    interchange_accuracy,
+    labels_of,
+    module_of,
+    require_held_out,
+    site_of_others,
+    train_das,
+)
 from .sites import Site
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
@@ -93,7 +101,7 @@ def compare_subspaces(
     require_held_out([Counterfactual(*pair) for pair in training.get("validation", ())], test, "test")
     activations = _sources(model, site, train)
     d = activations.shape[-1]
-    labels = [pair.label for pair in train]
+    labels = labels_of(model, train).tolist()
     subspaces: dict[str, list] = {"whole component": [None]}
     subspaces |= {f"random, rank {rank}": [RotatedSubspace(d, rank, seed=seed) for seed in seeds] for rank in ranks}
     if len(set(labels)) in range(2, d):
@@ -192,7 +200,8 @@ def das_sweep(
 
 def _sources(model, site, pairs: list[Counterfactual]) -> Tensor:
     """What the pairs' sources have at the site, (pair, d)."""
-    paused = pause(model, site, pairs)
+    with frozen(module_of(model)):
+        paused = pause(model, site, pairs)
     found = paused.there(torch.arange(len(pairs)))
     if found[0].numel() != found.shape[-1]:
         raise ValueError(
