@@ -57,7 +57,7 @@ class RotatedSubspace(nn.Module):
         columns = torch.randn(d, rank, generator=torch.Generator().manual_seed(seed))
         if start is not None:
             given = torch.as_tensor(start).detach().float().cpu()
-            given = given[:, None] if given.ndim == 1 else given
+            shape, given = tuple(given.shape), given[:, None] if given.ndim == 1 else given
             if (
                 given.ndim != 2
                 or len(given) != d
@@ -66,7 +66,7 @@ class RotatedSubspace(nn.Module):
                 or torch.linalg.matrix_rank(given) < given.shape[1]
             ):
                 raise ValueError(
-                    f"A start is 1 to {rank} independent directions (d, k) with d = {d}, and {tuple(given.shape)} was given."
+                    f"A start is 1 to {rank} independent directions (d, k) with d = {d}, and {shape} was given."
                 )
             columns[:, : given.shape[1]] = given
         self.weight = nn.Parameter(_orthonormal(columns))
