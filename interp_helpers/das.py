@@ -13,7 +13,7 @@ that need no training, on items held out (`das_compare`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -22,26 +22,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from .counterfactuals import Counterfactual, Paused, frozen, key, pause, per_pair
+from .counterfactuals import Counterfactual, frozen, key
+from .interchange import Runs, has_places_of_pairs, listed, module_of
 from .models import LanguageModel
 from .sites import Site
-from .subspaces import principal_angles, require_basis, swapped
-
-KEEP = 2**30  # bytes of paused runs that are kept over epochs; where they would take more, each batch is run anew
-ROWS = 64  # pairs at once, where nothing is learnt
+from .subspaces import principal_angles
 
 
 def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | tuple]) -> Tensor:
     """The logits (pair, class) after each pair's interchange; arguments as in `interchange_accuracy`."""
-    pairs, subspaces = _as_pairs(pairs), _listed(subspace)
-    if not pairs:
-        raise ValueError("There are no pairs: each is (base, source, label).")
-    _require_places(site, pairs)
-    found = []
+    runs, subspaces = Runs(model, site, pairs), listed(subspace)
+    runs.require_fit(subspaces)
     with torch.no_grad(), frozen(module_of(model)):
-        for paused, rows in _some_at_a_time(model, site, subspaces, pairs):
-            found.append(_interchanged(paused, rows, subspaces))
-    return torch.cat(found)
+        return torch.cat([runs.interchange(subspaces, rows)[0] for rows in runs.chunks()])
 
 
 def interchange_accuracy(
@@ -68,10 +61,7 @@ def interchange_accuracy(
     Raises:
         ValueError: pairs that don't fit the site, a subspace of another width, or a basis that is not orthonormal.
     """
-    pairs, answers = _as_pairs(pairs), None if answers is None else list(answers)
-    logits, labels = interchange_logits(model, site, subspace, pairs), labels_of(model, pairs)
-    ids, target = _among(model, answers, labels, logits.shape[-1])
-    return (logits[:, ids].argmax(-1) == target.to(logits.device)).float().mean().item()
+    return Runs(model, site, pairs, answers).score(subspace)[0]
 
 
 @dataclass
@@ -131,6 +121,7 @@ def train_das(
     validation_site: Site | None = None,
     patience: int = 5,
     answers: Sequence[str | int] | None = None,
+    force: bool = False,
 ) -> History:
     """Turn a subspace until interchanges within it give the counterfactual labels (Geiger et al. 2023, section 3).
 
@@ -151,36 +142,36 @@ def train_das(
         validation: pairs to choose the step by, with prompts that are not trained on.
         validation_site: their site, where positions are given one sequence a pair.
         patience: stop after so many checks (twenty in all) without an improvement.
+        force: train even where there is nothing to learn, to see what comes of it.
 
     Raises:
-        ValueError: before training, where nothing could be learnt: source = base in every pair; labels that the model
-            gives anyway, or never gives even if the whole component is interchanged; validation prompts that are
-            trained on; a subspace of another width.
+        ValueError: before training, unless forced, where there is nothing to learn: source = base in every pair; labels that
+            the model gives anyway, or never gives even if the whole component is interchanged. Always: validation
+            prompts that are trained on, or a subspace of another width.
     """
-    pairs, held_out, subspaces = _as_pairs(pairs), _as_pairs(validation), _listed(subspace)
-    answers = None if answers is None else list(answers)
-    if not pairs or steps < 1 or batch_size < 1:
-        raise ValueError(f"Nothing to train: {len(pairs)} pairs, steps={steps}, batch_size={batch_size}.")
-    require_held_out(pairs, held_out, "validation")
-    _require_places(site, pairs)
-    if held_out:
-        validation_site = site_of_others(site, validation_site, "validation")
-        _require_places(validation_site, held_out)
+    subspaces = listed(subspace)
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"Training takes steps and batches of one or more: steps={steps}, batch_size={batch_size}.")
     modules = nn.ModuleList(one for one in subspaces if isinstance(one, nn.Module))
     if not list(modules.parameters()):
         raise ValueError(f"There is nothing to train in {subspace!r}: give a RotatedSubspace or a BoundlessSubspace.")
+    require_held_out(pairs, validation, "validation")
+    runs = Runs(model, site, pairs, answers)
+    runs.require_fit(subspaces)
+    check = None
+    if len(validation):
+        check = Runs(model, site_of_others(site, validation_site, "validation"), validation, answers)
+    if not force:
+        _require_learnable(runs)
+    modules.to(next((p.device for p in module_of(model).parameters()), torch.device("cpu")))
     with frozen(module_of(model)):
-        _require_learnable(model, site, subspaces, pairs, answers)
-        runs = _Runs(model, site, pairs)
-        modules.to(runs.device)
-        check = _Check(model, validation_site, held_out, subspaces, answers) if held_out else None
-        return _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, patience, answers)
+        return _train(runs, subspaces, modules, check, steps, batch_size, lr, seed, patience)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, patience, answers) -> History:
+def _train(runs, subspaces, modules, check, steps, batch_size, lr, seed, patience) -> History:
     history, kept, waited = History(), None, 0
     optimiser = torch.optim.Adam(_groups(modules, lr))
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
@@ -192,10 +183,8 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
             for one in modules:
                 getattr(one, "anneal", lambda share: None)((step - 1) / max(1, steps - 1))
             with torch.enable_grad():
-                paused, rows = runs.batch(next(batches))
-                logits = _interchanged(paused, rows, subspaces)
-                ids, target = _among(model, answers, paused.labels[rows], logits.shape[-1])
-                loss = cross_entropy(logits[:, ids].float(), target)
+                logits, target = runs.compete(*runs.interchange(subspaces, next(batches)))
+                loss = cross_entropy(logits, target)
                 loss = loss + sum(one.penalty for one in modules if hasattr(one, "penalty"))
                 gradients = torch.autograd.grad(loss, list(modules.parameters()))
             for parameter, gradient in zip(modules.parameters(), gradients, strict=True):
@@ -204,7 +193,7 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
             optimiser.zero_grad()
             decay.step()
             history.loss.append(loss.item())
-            history.accuracy.append((logits[:, ids].argmax(-1) == target).float().mean().item())
+            history.accuracy.append((logits.argmax(-1) == target).float().mean().item())
             bar.update()
             if step not in checks:
                 continue
@@ -213,7 +202,7 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
             if check is None:
                 history.best = step
                 continue
-            accuracy, loss = check()
+            accuracy, loss = check.score(subspaces)
             history.validation.append(accuracy)
             history.validation_loss.append(loss)
             waited += 1
@@ -225,68 +214,6 @@ def _train(model, runs, subspaces, modules, check, steps, batch_size, lr, seed, 
     if kept is not None:
         modules.load_state_dict(kept[1])
     return history
-
-
-class _Runs:
-    """Paused runs of all pairs, or of one batch at a time where they would take too much memory."""
-
-    def __init__(self, model, site, pairs: list[Counterfactual]):
-        self.model, self.site, self.pairs = model, site, pairs
-        self._all = pause(model, site, pairs) if _weight(model, pairs) <= KEEP else None
-        self.device = _device(model)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def batch(self, rows: list[int]) -> tuple[Paused, Tensor]:
-        if self._all is not None:
-            return self._all, torch.tensor(rows)
-        paused = pause(self.model, _site_of(self.site, rows), [self.pairs[i] for i in rows])
-        return paused, torch.arange(len(rows))
-
-
-def _some_at_a_time(model, site, subspaces: list, pairs: list[Counterfactual]) -> Iterator[tuple[Paused, Tensor]]:
-    """Paused runs of `ROWS` pairs at a time, and their numbers, where each is needed once."""
-    for start in range(0, len(pairs), ROWS):
-        rows = range(start, min(start + ROWS, len(pairs)))
-        paused = pause(model, _site_of(site, rows), [pairs[i] for i in rows])
-        _require_fit(subspaces, paused)
-        yield paused, torch.arange(len(rows))
-
-
-class _Check:
-    """IIA and loss on validation pairs."""
-
-    def __init__(self, model, site, pairs, subspaces, answers):
-        self.model, self.subspaces, self.answers = model, subspaces, answers
-        self.runs = _Runs(model, site, pairs)
-
-    @torch.no_grad()
-    def __call__(self) -> tuple[float, float]:
-        right = total = 0.0
-        for start in range(0, len(self.runs), ROWS):
-            paused, rows = self.runs.batch(list(range(start, min(start + ROWS, len(self.runs)))))
-            logits = _interchanged(paused, rows, self.subspaces)
-            ids, target = _among(self.model, self.answers, paused.labels[rows], logits.shape[-1])
-            total += cross_entropy(logits[:, ids].float(), target, reduction="sum").item()
-            right += (logits[:, ids].argmax(-1) == target).sum().item()
-        return right / len(self.runs), total / len(self.runs)
-
-
-def _interchanged(paused: Paused, rows: Tensor, subspaces: list) -> Tensor:
-    """Logits after the interchange, in each subspace from its own source."""
-    values = paused.here(rows)
-    for i, subspace in enumerate(subspaces):
-        source = paused.there(rows, i)
-        if subspace is None:
-            new = source
-        elif isinstance(subspace, Tensor):
-            new = swapped(values, source, subspace)
-        else:
-            new = subspace.swap(values, source)
-        alone = paused.alone(rows, i).to(values.device)
-        values = torch.where(alone.view(-1, *[1] * (values.ndim - 1)), values, new) if alone.any() else new
-    return paused.finish(rows, values)
 
 
 def _batches(n: int, size: int, generator: torch.Generator):
@@ -321,12 +248,13 @@ def _turned(before: list[Tensor], now: list[Tensor]) -> float:
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-def require_held_out(train: Sequence[Counterfactual], held_out: Sequence[Counterfactual], name: str) -> None:
+def require_held_out(train: Sequence, held_out: Sequence, name: str) -> None:
     """Refuse pairs whose prompts stand in the training pairs, too.
 
     Raises:
         ValueError: some do.
     """
+    train, held_out = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, held_out))
     seen = {key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
     shared = {
         key(prompt): prompt
@@ -341,22 +269,23 @@ def require_held_out(train: Sequence[Counterfactual], held_out: Sequence[Counter
         )
 
 
-def _require_learnable(model, site, subspaces: list, pairs: list[Counterfactual], answers) -> None:
+@torch.no_grad()
+def _require_learnable(runs: Runs) -> None:
+    pairs = runs.pairs
     if all(key(source) == key(pair.base) for pair in pairs for source in pair.sources if source is not None):
         raise ValueError(
             "In every pair the source is the base itself, so the interchange changes nothing, whatever the subspace, and there is "
             "no gradient to learn from: pair each base with another source."
         )
-    given_anyway, ever = True, len(subspaces) > 1  # several sources can't be put in as a whole
-    instead = None
-    for paused, rows in _some_at_a_time(model, site, subspaces, pairs):
-        with torch.no_grad():
-            untouched, patched = (paused.finish(rows, values(rows)) for values in (paused.here, paused.there))
-        ids, target = _among(model, answers, paused.labels, untouched.shape[-1])
-        untouched, patched = (logits[:, ids].argmax(-1) for logits in (untouched, patched))
-        given_anyway = given_anyway and bool((untouched == target).all())
-        ever = ever or bool((patched == target).any())
-        instead = int(ids[patched[0]] if isinstance(ids, Tensor) else patched[0]) if instead is None else instead
+    several = len(pairs[0].sources) > 1  # which can't be put in as a whole
+    given_anyway, ever, instead = True, several, None
+    for rows in runs.chunks():
+        paused, at = runs.batch(rows)
+        untouched, target = runs.compete(paused.finish(at, paused.here(at)), paused.labels[at])
+        patched, _ = runs.compete(paused.finish(at, paused.there(at)), paused.labels[at])
+        given_anyway = given_anyway and bool((untouched.argmax(-1) == target).all())
+        ever = ever or bool((patched.argmax(-1) == target).any())
+        instead = int(patched[0].argmax()) if instead is None else instead
         if ever and not given_anyway:
             return
     if given_anyway:
@@ -364,51 +293,14 @@ def _require_learnable(model, site, subspaces: list, pairs: list[Counterfactual]
             f"The model gives the label without any intervention in all of {len(pairs)} pairs, so there is nothing to learn: a label is "
             "what the base's answer becomes if the variable has its value in the source."
         )
-    said = repr(model._text(instead)) if isinstance(model, LanguageModel) else instead
+    said = runs.answers[instead] if runs.answers else instead
+    if isinstance(runs.model, LanguageModel) and not isinstance(said, str):
+        said = runs.model.tokenizer.decode([said])
     raise ValueError(
-        f"Even with the whole component interchanged the label comes out in none of {len(pairs)} pairs (in the first, {said} does "
-        f"instead of {pairs[0].label!r}), so no subspace of it can do better: is the variable kept at {site}, and are the labels right?"
+        f"Even with the whole component interchanged the label comes out in none of {len(pairs)} pairs (in the first, {said!r} does "
+        f"instead of {pairs[0].label!r}): is the variable kept at {runs.site}, and are the labels right? A subspace that did better than the "
+        "whole would be an artefact (Makelov et al. 2023); to see one, force=True."
     )
-
-
-def _require_fit(subspaces: list, paused: Paused) -> None:
-    d = paused.shape[-1]
-    for one in subspaces:
-        if one is not None and not hasattr(one, "swap"):
-            require_basis(one)
-        width = len(one) if isinstance(one, Tensor) else getattr(one, "d", d)
-        if width != d:
-            raise ValueError(f"The subspace is one of {width} dimensions, and activations at the site have {d}.")
-    sources = paused.sources
-    if sources != len(subspaces):
-        raise ValueError(
-            f"Each pair has {sources} sources and there are {len(subspaces)} subspaces: one for each is needed."
-        )
-
-
-# -- small things -----------------------------------------------------------------------------------------------------
-
-
-def _as_pairs(pairs) -> list[Counterfactual]:
-    return [Counterfactual(*pair) for pair in pairs]
-
-
-def _listed(subspace) -> list:
-    return list(subspace) if isinstance(subspace, list | tuple | nn.ModuleList) else [subspace]
-
-
-def module_of(model) -> nn.Module:
-    return model.model if isinstance(model, LanguageModel) else model
-
-
-def _device(model) -> torch.device:
-    return next((p.device for p in module_of(model).parameters()), torch.device("cpu"))
-
-
-def has_places_of_pairs(site) -> bool:
-    """Are a site's positions given one sequence a pair?"""
-    where = getattr(site, "positions", None)
-    return isinstance(where, tuple) and bool(where) and isinstance(where[0], tuple)
 
 
 def site_of_others(site, other, name: str):
@@ -423,47 +315,3 @@ def site_of_others(site, other, name: str):
             f"{name}_site=Site(…)."
         )
     return other or site
-
-
-def _require_places(site, pairs: list) -> None:
-    if isinstance(site, Site):
-        per_pair(site, len(pairs))
-
-
-def _site_of(site, rows: Sequence[int]):
-    """The site for some of the pairs, where positions are given one sequence a pair."""
-    if not has_places_of_pairs(site):
-        return site
-    return Site(site.component, site.layer, tuple(site.positions[i] for i in rows), site.heads)
-
-
-def _weight(model, pairs: list[Counterfactual]) -> int:
-    """The bytes that the pairs' paused runs take, about: a stream, keys and values for every layer and token of the bases."""
-    if not isinstance(model, LanguageModel):
-        return 0
-    bases = {key(pair.base): pair.base for pair in pairs}
-    tokens = model.tokens(list(bases.values())).numel()
-    return 3 * tokens * model.n_layers * model.d_model * model.anatomy.embedding.weight.element_size()
-
-
-def labels_of(model, pairs) -> Tensor:
-    name = model.token_id if isinstance(model, LanguageModel) else int
-    return torch.tensor([name(pair.label) for pair in pairs])
-
-
-def _among(model, answers, labels: Tensor, classes: int):
-    """Which logits compete, and the place of each label among them.
-
-    Raises:
-        ValueError: a label that is none of the classes, or none of the answers.
-    """
-    if ((labels < 0) | (labels >= classes)).any():
-        raise ValueError(f"Labels are classes, 0 to {classes - 1}, and {labels.unique().tolist()} were given.")
-    if answers is None:
-        return slice(None), labels
-    ids = torch.tensor([model.token_id(a) if isinstance(model, LanguageModel) else int(a) for a in answers])
-    ids = ids.to(labels.device)
-    where = labels[:, None] == ids
-    if not where.any(1).all():
-        raise ValueError(f"Every label is one of the answers, {list(answers)}, and some are not.")
-    return ids, where.int().argmax(1)

@@ -14,16 +14,9 @@ from statistics import mean
 import torch
 from torch import Tensor
 
-from .counterfactuals import Counterfactual, frozen, pause
-from .das import (
-    has_places_of_pairs,
-    interchange_accuracy,
-    labels_of,
-    module_of,
-    require_held_out,
-    site_of_others,
-    train_das,
-)
+from .counterfactuals import Counterfactual
+from .das import interchange_accuracy, require_held_out, site_of_others, train_das
+from .interchange import Runs, has_places_of_pairs
 from .sites import Site
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
@@ -98,10 +91,10 @@ def compare_subspaces(
     train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
     require_held_out(train, test, "test")
     test_site = site_of_others(site, test_site, "test")
-    require_held_out([Counterfactual(*pair) for pair in training.get("validation", ())], test, "test")
-    activations = _sources(model, site, train)
+    require_held_out(training.get("validation", ()), test, "test")
+    runs, test_runs = Runs(model, site, train, answers), Runs(model, test_site, test, answers)
+    activations, labels = _sources(runs)
     d = activations.shape[-1]
-    labels = labels_of(model, train).tolist()
     subspaces: dict[str, list] = {"whole component": [None]}
     subspaces |= {f"random, rank {rank}": [RotatedSubspace(d, rank, seed=seed) for seed in seeds] for rank in ranks}
     if len(set(labels)) in range(2, d):
@@ -115,13 +108,10 @@ def compare_subspaces(
             learnt.append(RotatedSubspace(d, rank, seed=1000 + seed))
             train_das(model, site, learnt[-1], train, seed=seed, answers=answers, **training)
 
-    def measure(where, pairs) -> dict[str, list[float]]:
-        return {
-            name: [interchange_accuracy(model, where, one, pairs, answers=answers) for one in some]
-            for name, some in subspaces.items()
-        }
+    def measure(runs: Runs) -> dict[str, list[float]]:
+        return {name: [runs.score(one)[0] for one in some] for name, some in subspaces.items()}
 
-    return Comparison(measure(site, train), measure(test_site, test), (len(train), len(test)), subspaces)
+    return Comparison(measure(runs), measure(test_runs), (len(train), len(test)), subspaces)
 
 
 def das_sweep(
@@ -198,14 +188,17 @@ def das_sweep(
     )
 
 
-def _sources(model, site, pairs: list[Counterfactual]) -> Tensor:
-    """What the pairs' sources have at the site, (pair, d)."""
-    with frozen(module_of(model)):
-        paused = pause(model, site, pairs)
-    found = paused.there(torch.arange(len(pairs)))
+def _sources(runs: Runs) -> tuple[Tensor, list[int]]:
+    """What the pairs' sources have at the site, (pair, d), and the pairs' labels."""
+    found, labels = [], []
+    for rows in runs.chunks():
+        paused, at = runs.batch(rows)
+        found.append(paused.there(at).cpu())
+        labels += paused.labels[at].tolist()
+    found = torch.cat(found)
     if found[0].numel() != found.shape[-1]:
         raise ValueError(
-            f"Principal components and class means are of one activation a pair, and {site} has {tuple(paused.shape[:-1])} of them: "
+            f"Principal components and class means are of one activation a pair, and {runs.site} has {tuple(paused.shape[:-1])} of them: "
             "name a single position (and head)."
         )
-    return found.flatten(1).cpu()
+    return found.flatten(1), labels

@@ -132,9 +132,9 @@ class BoundlessSubspace(nn.Module):
     """A subspace whose size is learnt, too: Boundless DAS (Wu et al. 2023, section 3).
 
     A rotation R of the whole space, and a boundary b: the i-th rotated dimension is exchanged to the degree
-    sigmoid(x / T) · sigmoid((b·d − x) / T), where x = i + ½ is the middle of its place (with x = i, as in pyvene, the first
-    dimension would never be exchanged by more than half). While the temperature T falls during training (`anneal`), that soft
-    mask becomes "the first b·d dimensions, and no others"; a penalty on b asks for few.
+    sigmoid(i / T) · sigmoid((b·d − i) / T), as in pyvene. While the temperature T falls during training (`anneal`), that soft
+    mask becomes "the first b·d dimensions, and no others" (but the very first is exchanged by half at most); a penalty on b
+    asks for few.
 
     Args:
         d: the width of the activations.
@@ -168,14 +168,14 @@ class BoundlessSubspace(nn.Module):
     @property
     def mask(self) -> Tensor:
         """How far each rotated dimension is exchanged, (d,), from 0 to 1."""
-        middle = torch.arange(self.d, device=self.weight.device) + 0.5
+        i = torch.arange(self.d, device=self.weight.device)
         end = self.boundary.clamp(*_BOUNDS) * self.d
-        return (middle / self.temperature).sigmoid() * ((end - middle) / self.temperature).sigmoid()
+        return (i / self.temperature).sigmoid() * ((end - i) / self.temperature).sigmoid()
 
     @property
     def rank(self) -> int:
-        """The dimensions within the boundary, one at least: those whose middle it passes."""
-        return max(1, min(self.d, math.floor(self.boundary.item() * self.d + 0.5)))
+        """The dimensions within the boundary, one at least."""
+        return max(1, min(self.d, math.ceil(self.boundary.item() * self.d)))
 
     @property
     def basis(self) -> Tensor:

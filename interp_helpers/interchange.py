@@ -1,0 +1,150 @@
+"""Pairs and subspaces: the interchanges that DAS learns from and is judged by.
+
+`Runs` holds some pairs' runs, paused at the site (`counterfactuals`), and finishes them with whatever a subspace makes of
+them. Training, validation and test are the same few lines with other pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from .counterfactuals import Counterfactual, Paused, frozen, key, pause, per_pair
+from .models import LanguageModel
+from .sites import Site
+from .subspaces import require_basis, swapped
+
+KEEP = 2**30  # bytes of paused runs that are kept; where they would take more, each batch is run anew
+ROWS = 64  # pairs at once, where nothing is learnt
+
+
+class Runs:
+    """Some pairs at a site, and the answers that compete.
+
+    Args:
+        model, site, pairs, answers: as in `das.interchange_accuracy`.
+
+    Raises:
+        ValueError: no pairs, or what doesn't fit the site.
+    """
+
+    def __init__(
+        self, model, site, pairs: Sequence[Counterfactual | tuple], answers: Sequence[str | int] | None = None
+    ):
+        self.model, self.site, self.pairs = model, site, [Counterfactual(*pair) for pair in pairs]
+        self.answers = None if answers is None else list(answers)
+        name = model.token_id if isinstance(model, LanguageModel) else int
+        self._answer_ids = [name(answer) for answer in self.answers or ()]
+        if not self.pairs:
+            raise ValueError("There are no pairs: each is (base, source, label).")
+        if isinstance(site, Site):
+            per_pair(site, len(self.pairs))  # refuses places of other pairs
+        with frozen(module_of(model)):
+            self._all = pause(model, site, self.pairs) if self._weight() <= KEEP else None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batch(self, rows: Sequence[int]) -> tuple[Paused, Tensor]:
+        """Paused runs that hold these pairs, and the pairs' numbers among them."""
+        if self._all is not None:
+            return self._all, torch.tensor(list(rows))
+        site = self.site
+        if has_places_of_pairs(site):
+            site = Site(site.component, site.layer, tuple(site.positions[i] for i in rows), site.heads)
+        return pause(self.model, site, [self.pairs[i] for i in rows]), torch.arange(len(rows))
+
+    def interchange(self, subspaces: list, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The logits (row, class) of some pairs, each subspace's content taken from its own source, and their labels (row,).
+        None is the whole component."""
+        paused, rows = self.batch(rows)
+        values = paused.here(rows)
+        for i, subspace in enumerate(subspaces):
+            source = paused.there(rows, i)
+            if subspace is None:
+                new = source
+            elif isinstance(subspace, Tensor):
+                new = swapped(values, source, subspace)
+            else:
+                new = subspace.swap(values, source)
+            alone = paused.alone(rows, i).to(values.device)
+            values = torch.where(alone.view(-1, *[1] * (values.ndim - 1)), values, new) if alone.any() else new
+        return paused.finish(rows, values), paused.labels[rows]
+
+    def compete(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of logits (row, class) those that compete (row, answer), and the labels' places among them (row,).
+
+        Raises:
+            ValueError: a label that is none of the classes, or none of the answers.
+        """
+        classes = logits.shape[-1]
+        if ((labels < 0) | (labels >= classes)).any():
+            raise ValueError(f"Labels are classes, 0 to {classes - 1}, and {labels.unique().tolist()} were given.")
+        if self.answers is None:
+            return logits.float(), labels
+        ids = torch.tensor(self._answer_ids, device=logits.device)
+        where = labels[:, None] == ids
+        if not where.any(1).all():
+            raise ValueError(f"Every label is one of the answers, {self.answers}, and some are not.")
+        return logits[:, ids].float(), where.int().argmax(1)
+
+    @torch.no_grad()
+    def score(self, subspace) -> tuple[float, float]:
+        """The interchange-intervention accuracy, and the mean cross-entropy."""
+        subspaces, right, loss = listed(subspace), 0, 0.0
+        self.require_fit(subspaces)
+        with frozen(module_of(self.model)):
+            for rows in self.chunks():
+                logits, target = self.compete(*self.interchange(subspaces, rows))
+                right += int((logits.argmax(-1) == target).sum())
+                loss += cross_entropy(logits, target, reduction="sum").item()
+        return right / len(self), loss / len(self)
+
+    def chunks(self) -> list[range]:
+        """All pairs' numbers, `ROWS` at a time."""
+        return [range(i, min(i + ROWS, len(self))) for i in range(0, len(self), ROWS)]
+
+    def require_fit(self, subspaces: list) -> None:
+        """
+        Raises:
+            ValueError: subspaces of another width, or of another number than a pair's sources, or a basis that is not orthonormal.
+        """
+        paused, _ = self.batch([0])
+        d = paused.shape[-1]
+        for one in subspaces:
+            if one is not None and not hasattr(one, "swap"):
+                require_basis(one)
+            width = len(one) if isinstance(one, Tensor) else getattr(one, "d", d)
+            if width != d:
+                raise ValueError(f"The subspace is one of {width} dimensions, and activations at the site have {d}.")
+        if paused.sources != len(subspaces):
+            raise ValueError(
+                f"Each pair has {paused.sources} sources and there are {len(subspaces)} subspaces: one for each is needed."
+            )
+
+    def _weight(self) -> int:
+        """The bytes that all paused runs take, about: a stream, keys and values for every layer and token of the bases."""
+        if not isinstance(self.model, LanguageModel):
+            return 0
+        lm, bases = self.model, {key(pair.base): pair.base for pair in self.pairs}
+        tokens = lm.tokens(list(bases.values())).numel()
+        return 3 * tokens * lm.n_layers * lm.d_model * lm.anatomy.embedding.weight.element_size()
+
+
+def listed(subspace) -> list:
+    """Subspaces, one for each of a pair's sources."""
+    return list(subspace) if isinstance(subspace, list | tuple | nn.ModuleList) else [subspace]
+
+
+def module_of(model) -> nn.Module:
+    """The module behind a `LanguageModel`, or a plain one itself."""
+    return model.model if isinstance(model, LanguageModel) else model
+
+
+def has_places_of_pairs(site) -> bool:
+    """Are a site's positions given one sequence a pair?"""
+    where = getattr(site, "positions", None)
+    return isinstance(where, tuple) and bool(where) and isinstance(where[0], tuple)
