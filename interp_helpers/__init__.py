@@ -1,7 +1,7 @@
 """Glass Box: helpers for causal interpretability of language models. See `hooks` for the idea in one breath."""
 
 from .activations import Activations
-from .counterfactuals import Counterfactual
+from .counterfactuals import Counterfactual, counterfactual_pairs
 from .das import interchange_accuracy, interchange_logits, train_das
 from .das_compare import compare_subspaces, das_sweep
 from .direct import direct_logit_attribution
@@ -11,7 +11,7 @@ from .loading import load_model
 from .metrics import kl_divergence, logit_diff, probability, rank
 from .models import LanguageModel
 from .patching import attribution_sweep, patch_sweep
-from .prompts import facts, ioi, known, pairs, truths
+from .prompts import facts, ioi, known, pairs, pronouns, truths
 from .sites import Site
 from .subspaces import BoundlessSubspace, RotatedSubspace, class_means, principal_angles, principal_components
 from .sweeps import Sweep
@@ -33,6 +33,7 @@ __all__ = [
     "clamp",
     "class_means",
     "compare_subspaces",
+    "counterfactual_pairs",
     "das_sweep",
     "direct_logit_attribution",
     "embedding_std",
@@ -53,6 +54,7 @@ __all__ = [
     "principal_components",
     "probability",
     "project_out",
+    "pronouns",
     "rank",
     "record",
     "replace",

@@ -8,6 +8,7 @@ what is computed again and again, with gradients, is only what follows (`replay`
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +44,36 @@ class Counterfactual(NamedTuple):
     def sources(self) -> tuple:
         """The sources, one for each subspace."""
         return tuple(self.source) if isinstance(self.source, tuple | list) else (self.source,)
+
+
+def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0) -> list[Counterfactual]:
+    """Pairs of a bank's items with different answers, each labelled with its source's: what the base's answer becomes if the
+    whole fact is the source's.
+
+    Args:
+        items: with a `prompt` and an `answer`, such as `prompts.Fact`.
+        n: how many different pairs; by default each item is a base once and a source once, as far as answers differ.
+        seed: of the choice.
+
+    Raises:
+        ValueError: fewer than n pairs exist.
+    """
+    everything = [(base, source) for base in items for source in items if base.answer != source.answer]
+    random.Random(seed).shuffle(everything)
+    if n is None:
+        bases, sources, chosen = set(), set(), []
+        for base, source in everything:
+            if base not in bases and source not in sources:
+                bases.add(base)
+                sources.add(source)
+                chosen.append((base, source))
+    elif n <= len(everything):
+        chosen = everything[:n]
+    else:
+        raise ValueError(
+            f"{len(items)} items make {len(everything)} pairs with different answers, and {n} were asked for."
+        )
+    return [Counterfactual(base.prompt, source.prompt, source.answer) for base, source in chosen]
 
 
 def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Counterfactual]) -> Paused:

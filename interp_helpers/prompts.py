@@ -119,6 +119,29 @@ def truths(bank: Sequence[Fact] | None = None, *, folds: int = 5, seed: int = 0)
     return made
 
 
+_SHE = (
+    "Mary Anna Sarah Kate Alice Jane Laura Emma Lucy Emily Susan Linda Karen Nancy Lisa Helen Julia Rachel Maria Jennifer Elizabeth "
+    "Barbara Margaret Patricia Jessica Amanda Victoria Diana Sophie Charlotte Rebecca Michelle Hannah Grace Rose Ruth Claire Martha "
+    "Catherine Caroline"
+).split()
+_HE = (
+    "John Tom James Dan Mark Peter Paul David Bob Jack Adam Henry Simon Michael Robert William Richard Thomas Charles George Edward "
+    "Frank Kevin Brian Steven Andrew Daniel Matthew Joseph Anthony Martin Philip Stephen Patrick Eric Alexander Benjamin Samuel "
+    "Arthur Harry"
+).split()
+
+
+def pronouns(*, seed: int = 0) -> list[Fact]:
+    """ "When Mary got home," → " she", for 80 names that are one token, her and his by turns, in an order that the seed
+    decides. (Names by whom English texts mostly say *he* or *she*; what a person is called by is for the person to say.)"""
+    rng = random.Random(seed)
+    she, he = rng.sample(_SHE, len(_SHE)), rng.sample(_HE, len(_HE))
+    named = [
+        (name, answer) for both in zip(she, he, strict=True) for name, answer in zip(both, (" she", " he"), strict=True)
+    ]
+    return [Fact(f"When {name} got home,", name, answer, "pronoun") for name, answer in named]
+
+
 _IOI_NAMES = (
     "Mary John Tom James Dan Mark Peter Paul Anna Sarah Kate David Alice Bob Jack Jane Laura Adam Emma Lucy Henry Simon"
 ).split()

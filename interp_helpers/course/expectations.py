@@ -23,11 +23,13 @@ def measured(lm) -> bool:
     return any(name in lm.name for name in MEASURED)
 
 
-def expect(condition: object, claim: str, *, lm) -> None:
-    """Hold `claim` against `condition`. Failing is an AssertionError on a measured model, a printed line elsewhere."""
+def expect(condition: object, claim: str, *, lm=None) -> None:
+    """Hold `claim` against `condition`. Failing is an AssertionError on a measured model, a printed line elsewhere. Without
+    `lm` the claim is of something that doesn't depend on the model, such as a network that the notebook trains."""
     if condition:
-        print(f"✓ as measured: {claim}" if measured(lm) else f"✓ on {lm.name} too: {claim}")
-    elif measured(lm):
-        raise NotAsMeasured(f"measured on {lm.name}, and this run disagrees: {claim}")
+        print(f"✓ as measured: {claim}" if lm is None or measured(lm) else f"✓ on {lm.name} too: {claim}")
+    elif lm is None or measured(lm):
+        where = "here" if lm is None else f"on {lm.name}"
+        raise NotAsMeasured(f"measured {where}, and this run disagrees: {claim}")
     else:
         print(f"On {lm.name} this does not hold: {claim}. The text describes another model; trust your own numbers.")
