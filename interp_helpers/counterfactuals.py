@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import Place
-from .edits import replace
+from .edits import _editable, replace
 from .hooks import _hook, _removing, intervene
 from .models import LanguageModel
 from .replay import Run, can_resume
@@ -86,7 +86,8 @@ def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Co
         pairs: `Counterfactual`s, or plain (base, source, label).
 
     Raises:
-        ValueError: no pairs, sources of another number or length, a position that doesn't exist, or a label that isn't one token.
+        ValueError: no pairs, sources of another number or length, a position that doesn't exist, a label that isn't one token, or
+            the attention pattern as a site.
     """
     pairs = [Counterfactual(*pair) for pair in pairs]
     if not pairs:
@@ -154,7 +155,7 @@ class Paused:
 
 @torch.no_grad()
 def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counterfactual]) -> Paused:
-    place, positions, resumable = site.place(lm), per_pair(site, len(pairs)), can_resume(lm)
+    place, positions, resumable = _editable(site).place(lm), per_pair(site, len(pairs)), can_resume(lm)
     bases, which_base = _distinct([(pair.base, at) for pair, at in zip(pairs, positions, strict=True)])
     sources, which_source = _distinct(
         [

@@ -153,7 +153,7 @@ def train_das(
     if steps < 1 or batch_size < 1:
         raise ValueError(f"Training takes steps and batches of one or more: steps={steps}, batch_size={batch_size}.")
     modules = nn.ModuleList(one for one in subspaces if isinstance(one, nn.Module))
-    if not list(modules.parameters()):
+    if not _learnt(modules):
         raise ValueError(f"There is nothing to train in {subspace!r}: give a RotatedSubspace or a BoundlessSubspace.")
     require_held_out(pairs, validation, "validation")
     runs = Runs(model, site, pairs, answers)
@@ -186,14 +186,14 @@ def _train(runs, subspaces, modules, check, steps, batch_size, lr, seed, patienc
                 logits, target = runs.compete(*runs.interchange(subspaces, next(batches)))
                 loss = cross_entropy(logits, target)
                 loss = loss + sum(one.penalty for one in modules if hasattr(one, "penalty"))
-                gradients = torch.autograd.grad(loss, list(modules.parameters()))
-            for parameter, gradient in zip(modules.parameters(), gradients, strict=True):
+                gradients = torch.autograd.grad(loss, list(_learnt(modules).values()))
+            for parameter, gradient in zip(_learnt(modules).values(), gradients, strict=True):
                 parameter.grad = gradient
             optimiser.step()
             optimiser.zero_grad()
             decay.step()
             history.loss.append(loss.item())
-            history.accuracy.append((logits.argmax(-1) == target).float().mean().item())
+            history.accuracy.append((logits.argmax(-1) == target).double().mean().item())
             bar.update()
             if step not in checks:
                 continue
@@ -228,11 +228,15 @@ def _batches(n: int, size: int, generator: torch.Generator):
 
 def _groups(modules: nn.ModuleList, lr: float) -> list[dict]:
     """Boundaries learn at ten times the rotation's rate, as in pyvene's tutorials."""
-    named = list(modules.named_parameters())
-    boundaries = [p for name, p in named if name.endswith("boundary")]
-    return [{"params": [p for name, p in named if not name.endswith("boundary")], "lr": lr}] + (
-        [{"params": boundaries, "lr": 10 * lr}] if boundaries else []
-    )
+    groups = {lr: [], 10 * lr: []}
+    for name, parameter in _learnt(modules).items():
+        groups[10 * lr if name.endswith("boundary") else lr].append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items() if parameters]
+
+
+def _learnt(modules: nn.ModuleList) -> dict[str, nn.Parameter]:
+    """The parameters that are to change."""
+    return {name: parameter for name, parameter in modules.named_parameters() if parameter.requires_grad}
 
 
 def _bases(subspaces: list) -> list[Tensor]:

@@ -23,8 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-_BOUNDS = (1e-3, 1.0)  # of a boundary, as a share of d
-
 
 class RotatedSubspace(nn.Module):
     """A subspace of `rank` dimensions, with an orthonormal basis by construction.
@@ -141,7 +139,7 @@ class BoundlessSubspace(nn.Module):
         seed: of the random rotation that it begins with.
         temperature: T at the beginning and at the end of training.
         penalty: what a whole space's worth of dimensions costs, in units of the loss.
-        boundary: b at the beginning, as a share of d.
+        boundary: b at the beginning, as a share of d; it stays between one dimension and all.
     """
 
     def __init__(
@@ -166,16 +164,21 @@ class BoundlessSubspace(nn.Module):
         return _orthonormal(self.weight)
 
     @property
+    def _share(self) -> Tensor:
+        """b, within the space: one dimension at least, and all at most."""
+        return self.boundary.clamp(1 / self.d, 1)
+
+    @property
     def mask(self) -> Tensor:
         """How far each rotated dimension is exchanged, (d,), from 0 to 1."""
         i = torch.arange(self.d, device=self.weight.device)
-        end = self.boundary.clamp(*_BOUNDS) * self.d
+        end = self._share * self.d
         return (i / self.temperature).sigmoid() * ((end - i) / self.temperature).sigmoid()
 
     @property
     def rank(self) -> int:
         """The dimensions within the boundary, one at least."""
-        return max(1, min(self.d, math.ceil(self.boundary.item() * self.d)))
+        return math.ceil(self._share.item() * self.d)
 
     @property
     def basis(self) -> Tensor:
@@ -185,7 +188,7 @@ class BoundlessSubspace(nn.Module):
     @property
     def penalty(self) -> Tensor:
         """What is added to the loss: `penalty` · b."""
-        return self.penalty_weight * self.boundary.clamp(*_BOUNDS)
+        return self.penalty_weight * self._share
 
     def anneal(self, share: float) -> None:
         """Set the temperature for a share of the training, 0 to 1, from the first to the last in equal steps. A boundary that a
@@ -193,7 +196,7 @@ class BoundlessSubspace(nn.Module):
         first, last = self.temperatures
         self.temperature.fill_(first + share * (last - first))
         with torch.no_grad():
-            self.boundary.clamp_(*_BOUNDS)
+            self.boundary.clamp_(1 / self.d, 1)
 
     def swap(self, base: Tensor, source: Tensor) -> Tensor:
         """The base's activations (…, d) with the source's content, as far as the mask goes."""

@@ -355,7 +355,7 @@ def test_hard_is_the_subspace_within_the_boundary(inside):
 def test_the_rank_is_one_to_d_wherever_the_boundary_goes(boundary, rank):
     subspace = at(boundary, 1.0)
     assert subspace.rank == rank and subspace.basis.shape == (8, rank) and subspace.hard().rank == rank
-    assert subspace.mask.isfinite().all()
+    assert at(boundary, 0.01).mask.round().sum() == rank  # and the mask holds no fewer
 
 
 def test_annealing_goes_from_the_first_temperature_to_the_last():
@@ -370,7 +370,7 @@ def test_annealing_goes_from_the_first_temperature_to_the_last():
 
 
 def test_a_boundary_that_overshot_is_brought_back_to_where_it_has_a_gradient():
-    for boundary, end in ((1.5, 1.0), (-0.5, 1e-3)):
+    for boundary, end in ((1.5, 1.0), (-0.5, 1 / 8)):
         subspace = at(boundary, 1.0)
         subspace.anneal(0.5)
         assert subspace.boundary.item() == pytest.approx(end)
