@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from .counterfactuals import Counterfactual, frozen, key
-from .interchange import Runs, has_places_of_pairs, listed, module_of
+from .counterfactuals import Counterfactual, frozen
+from .interchange import Runs, listed, module_of, require_held_out, site_of_others
 from .models import LanguageModel
 from .sites import Site
 from .subspaces import principal_angles
@@ -149,29 +149,55 @@ def train_das(
             the model gives anyway, or never gives even if the whole component is interchanged. Always: validation
             prompts that are trained on, or a subspace of another width.
     """
+    runs, check = training_runs(
+        model, site, pairs, answers, validation=validation, validation_site=validation_site, force=force
+    )
+    return learn(runs, check, subspace, steps=steps, batch_size=batch_size, lr=lr, seed=seed, patience=patience)
+
+
+def training_runs(
+    model, site, pairs, answers, *, validation=(), validation_site=None, force=False
+) -> tuple[Runs, Runs | None]:
+    """The training pairs' runs and the validation pairs', for `learn`; arguments and errors as in `train_das`."""
+    pairs, validation = list(pairs), list(validation)
+    require_held_out(pairs, validation, "validation")
+    runs, check = Runs(model, site, pairs, answers), None
+    if validation:
+        check = Runs(model, site_of_others(site, validation_site, "validation"), validation, answers)
+    if not force:
+        runs.require_learnable()
+    return runs, check
+
+
+def learn(
+    runs: Runs,
+    check: Runs | None,
+    subspace,
+    *,
+    steps: int = 100,
+    batch_size: int = 16,
+    lr: float = 0.01,
+    seed: int = 0,
+    patience: int = 5,
+) -> History:
+    """`train_das` on runs that are there already, so that several subspaces can be learnt from the same."""
     subspaces = listed(subspace)
     if steps < 1 or batch_size < 1:
         raise ValueError(f"Training takes steps and batches of one or more: steps={steps}, batch_size={batch_size}.")
     modules = nn.ModuleList(one for one in subspaces if isinstance(one, nn.Module))
     if not _learnt(modules):
         raise ValueError(f"There is nothing to train in {subspace!r}: give a RotatedSubspace or a BoundlessSubspace.")
-    require_held_out(pairs, validation, "validation")
-    runs = Runs(model, site, pairs, answers)
     runs.require_fit(subspaces)
-    check = None
-    if len(validation):
-        check = Runs(model, site_of_others(site, validation_site, "validation"), validation, answers)
-    if not force:
-        _require_learnable(runs)
-    modules.to(next((p.device for p in module_of(model).parameters()), torch.device("cpu")))
-    with frozen(module_of(model)):
-        return _train(runs, subspaces, modules, check, steps, batch_size, lr, seed, patience)
+    module = module_of(runs.model)
+    modules.to(next((p.device for p in module.parameters()), torch.device("cpu")))
+    with frozen(module):
+        return _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patience)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _train(runs, subspaces, modules, check, steps, batch_size, lr, seed, patience) -> History:
+def _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patience) -> History:
     history, kept, waited = History(), None, 0
     optimiser = torch.optim.Adam(_groups(modules, lr))
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
@@ -247,75 +273,3 @@ def _turned(before: list[Tensor], now: list[Tensor]) -> float:
     """The largest principal angle, in degrees, between a subspace and what it was."""
     angles = [principal_angles(*both).max().item() for both in zip(before, now, strict=True)]
     return max(angles, default=math.nan)
-
-
-# -- what is refused --------------------------------------------------------------------------------------------------
-
-
-def require_held_out(train: Sequence, held_out: Sequence, name: str) -> None:
-    """Refuse pairs whose prompts stand in the training pairs, too.
-
-    Raises:
-        ValueError: some do.
-    """
-    train, held_out = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, held_out))
-    seen = {key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
-    shared = {
-        key(prompt): prompt
-        for pair in held_out
-        for prompt in (pair.base, *pair.sources)
-        if prompt is not None and key(prompt) in seen
-    }
-    if shared:
-        raise ValueError(
-            f"{len(shared)} of the {name} pairs' prompts are trained on as well, {next(iter(shared.values()))!r} for one: hold out "
-            "whole items, so that no base or source stands on both sides."
-        )
-
-
-@torch.no_grad()
-def _require_learnable(runs: Runs) -> None:
-    pairs = runs.pairs
-    if all(key(source) == key(pair.base) for pair in pairs for source in pair.sources if source is not None):
-        raise ValueError(
-            "In every pair the source is the base itself, so the interchange changes nothing, whatever the subspace, and there is "
-            "no gradient to learn from: pair each base with another source."
-        )
-    several = len(pairs[0].sources) > 1  # which can't be put in as a whole
-    given_anyway, ever, instead = True, several, None
-    for rows in runs.chunks():
-        paused, at = runs.batch(rows)
-        untouched, target = runs.compete(paused.finish(at, paused.here(at)), paused.labels[at])
-        patched, _ = runs.compete(paused.finish(at, paused.there(at)), paused.labels[at])
-        given_anyway = given_anyway and bool((untouched.argmax(-1) == target).all())
-        ever = ever or bool((patched.argmax(-1) == target).any())
-        instead = int(patched[0].argmax()) if instead is None else instead
-        if ever and not given_anyway:
-            return
-    if given_anyway:
-        raise ValueError(
-            f"The model gives the label without any intervention in all of {len(pairs)} pairs, so there is nothing to learn: a label is "
-            "what the base's answer becomes if the variable has its value in the source."
-        )
-    said = runs.answers[instead] if runs.answers else instead
-    if isinstance(runs.model, LanguageModel) and not isinstance(said, str):
-        said = runs.model.tokenizer.decode([said])
-    raise ValueError(
-        f"Even with the whole component interchanged the label comes out in none of {len(pairs)} pairs (in the first, {said!r} does "
-        f"instead of {pairs[0].label!r}): is the variable kept at {runs.site}, and are the labels right? A subspace that did better than the "
-        "whole would be an artefact (Makelov et al. 2023); to see one, force=True."
-    )
-
-
-def site_of_others(site, other, name: str):
-    """The site of pairs that are not the training pairs.
-
-    Raises:
-        ValueError: none was given, and the training pairs' says nothing of them.
-    """
-    if other is None and has_places_of_pairs(site):
-        raise ValueError(
-            f"{site} has a sequence of positions for each training pair, which says nothing of the {name} pairs: give theirs, "
-            f"{name}_site=Site(…)."
-        )
-    return other or site

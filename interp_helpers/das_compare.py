@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .counterfactuals import Counterfactual
-from .das import interchange_accuracy, require_held_out, site_of_others, train_das
-from .interchange import Runs, has_places_of_pairs
+from .das import learn, training_runs
+from .interchange import Runs, has_places_of_pairs, require_held_out, site_of_others
 from .sites import Site
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
@@ -68,7 +68,10 @@ def compare_subspaces(
     ranks: Sequence[int] = (1,),
     seeds: Sequence[int] = (0, 1, 2),
     test_site: Site | None = None,
+    validation: Sequence[Counterfactual | tuple] = (),
+    validation_site: Site | None = None,
     answers: Sequence[str | int] | None = None,
+    force: bool = False,
     **training,
 ) -> Comparison:
     """DAS and its controls, on the pairs that it learns from and on pairs held out.
@@ -83,7 +86,8 @@ def compare_subspaces(
         train, test: pairs that share no prompt.
         ranks, seeds: of the random and the learnt subspaces; a seed decides the beginning and the batches' order.
         test_site: the test pairs' site, where positions are given one sequence a pair.
-        training: options of `das.train_das`: steps, lr, validation, …
+        validation, validation_site, force: as in `das.train_das`.
+        training: how it learns, as in `das.train_das`: steps, batch_size, lr, patience.
 
     Raises:
         ValueError: test prompts that are trained on; and what `train_das` refuses.
@@ -91,8 +95,11 @@ def compare_subspaces(
     train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
     require_held_out(train, test, "test")
     test_site = site_of_others(site, test_site, "test")
-    require_held_out(training.get("validation", ()), test, "test")
-    runs, test_runs = Runs(model, site, train, answers), Runs(model, test_site, test, answers)
+    require_held_out(validation, test, "test")
+    runs, check = training_runs(
+        model, site, train, answers, validation=validation, validation_site=validation_site, force=force
+    )
+    test_runs = Runs(model, test_site, test, answers)
     activations, labels = _sources(runs)
     d = activations.shape[-1]
     subspaces: dict[str, list] = {"whole component": [None]}
@@ -106,7 +113,7 @@ def compare_subspaces(
         learnt = subspaces[f"DAS, rank {rank}"] = []
         for seed in seeds:
             learnt.append(RotatedSubspace(d, rank, seed=1000 + seed))
-            train_das(model, site, learnt[-1], train, seed=seed, answers=answers, **training)
+            learn(runs, check, learnt[-1], seed=seed, **training)
 
     def measure(runs: Runs) -> dict[str, list[float]]:
         return {name: [runs.score(one)[0] for one in some] for name, some in subspaces.items()}
@@ -124,7 +131,9 @@ def das_sweep(
     rank: int | Sequence[int] | None = 1,
     component: str = "block_output",
     seed: int = 0,
+    validation: Sequence[Counterfactual | tuple] = (),
     answers: Sequence[str | int] | None = None,
+    force: bool = False,
     **training,
 ) -> Sweep:
     """DAS at each of several sites: the IIA on held-out pairs.
@@ -136,14 +145,14 @@ def das_sweep(
         train, test: pairs that share no prompt.
         layers: which layers.
         positions: named places, as in `Site`, the same in every prompt.
-        rank: of the subspaces; several ranks make a first axis "rank"; None interchanges the whole component, and nothing is
-            learnt.
+        rank: of the subspaces; several ranks make a first axis "rank"; None, alone or among them, is the whole component,
+            of which nothing is learnt.
         component: whose activations.
-        seed, answers, training: as in `das.train_das`.
+        seed, validation, answers, force, training: as in `das.train_das`.
 
     Returns:
         A `Sweep` of IIAs (layer, position), or (rank, layer, position); a site where nothing can be learnt, because even the
-        whole component never gives the label, has 0.
+        whole component never gives the label, has 0 (unless forced).
 
     Raises:
         ValueError: test prompts that are trained on; positions that are one sequence a pair; and what `train_das` refuses at
@@ -151,6 +160,7 @@ def das_sweep(
     """
     train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
     require_held_out(train, test, "test")
+    require_held_out(validation, test, "test")
     for name, where in positions.items():
         if has_places_of_pairs(Site(component, 0, where)):
             raise ValueError(
@@ -159,21 +169,26 @@ def das_sweep(
             )
     layers, ranks = list(layers), list(rank) if isinstance(rank, Sequence) else [rank]
 
-    def measure(rank: int | None, site: Site) -> float:
-        if rank is None:
-            return interchange_accuracy(lm, site, None, test, answers=answers)
-        if not interchange_accuracy(lm, site, None, train, answers=answers):
-            return 0.0
-        subspace = RotatedSubspace(site.place(lm).shape[-1], rank, seed=1000 + seed)
-        train_das(lm, site, subspace, train, seed=seed, answers=answers, **training)
-        return interchange_accuracy(lm, site, subspace, test, answers=answers)
+    def measure(site: Site) -> list[float]:
+        """The IIA of each rank."""
+        judge = Runs(lm, site, test, answers)
+        if ranks == [None]:
+            return [judge.score(None)[0]]
+        runs, check = training_runs(lm, site, train, answers, validation=validation, force=True)
+        hopeless = not force and not runs.score(None)[0]
+        if not (force or hopeless):
+            runs.require_learnable()
+        found = []
+        for rank in ranks:
+            subspace = None if rank is None else RotatedSubspace(site.place(lm).shape[-1], rank, seed=1000 + seed)
+            if subspace is not None and not hopeless:
+                learn(runs, check, subspace, seed=seed, **training)
+            found.append(0.0 if subspace is not None and hopeless else judge.score(subspace)[0])
+        return found
 
     values = torch.tensor(
-        [
-            [[measure(rank, Site(component, layer, where)) for where in positions.values()] for layer in layers]
-            for rank in ranks
-        ]
-    )
+        [[measure(Site(component, layer, where)) for where in positions.values()] for layer in layers]
+    ).movedim(-1, 0)
     several = isinstance(rank, Sequence)
     what = "whole component" if rank is None else f"subspaces of rank {', '.join(map(str, ranks))}"
     return Sweep(

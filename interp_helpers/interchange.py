@@ -55,7 +55,8 @@ class Runs:
         site = self.site
         if has_places_of_pairs(site):
             site = Site(site.component, site.layer, tuple(site.positions[i] for i in rows), site.heads)
-        return pause(self.model, site, [self.pairs[i] for i in rows]), torch.arange(len(rows))
+        with frozen(module_of(self.model)):
+            return pause(self.model, site, [self.pairs[i] for i in rows]), torch.arange(len(rows))
 
     def interchange(self, subspaces: list, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The logits (row, class) of some pairs, each subspace's content taken from its own source, and their labels (row,).
@@ -125,6 +126,45 @@ class Runs:
                 f"Each pair has {paused.sources} sources and there are {len(subspaces)} subspaces: one for each is needed."
             )
 
+    @torch.no_grad()
+    def require_learnable(self) -> None:
+        """
+        Raises:
+            ValueError: there is nothing to learn: source = base in every pair; labels that the model gives anyway, or never
+                gives even if the whole component is interchanged.
+        """
+        pairs = self.pairs
+        if all(key(source) == key(pair.base) for pair in pairs for source in pair.sources if source is not None):
+            raise ValueError(
+                "In every pair the source is the base itself, so the interchange changes nothing, whatever the subspace, and there is "
+                "no gradient to learn from: pair each base with another source."
+            )
+        several = len(pairs[0].sources) > 1  # which can't be put in as a whole
+        given_anyway, ever, instead = True, several, None
+        with frozen(module_of(self.model)):
+            for rows in self.chunks():
+                paused, at = self.batch(rows)
+                untouched, target = self.compete(paused.finish(at, paused.here(at)), paused.labels[at])
+                patched, _ = self.compete(paused.finish(at, paused.there(at)), paused.labels[at])
+                given_anyway = given_anyway and bool((untouched.argmax(-1) == target).all())
+                ever = ever or bool((patched.argmax(-1) == target).any())
+                instead = int(patched[0].argmax()) if instead is None else instead
+                if ever and not given_anyway:
+                    return
+        if given_anyway:
+            raise ValueError(
+                f"The model gives the label without any intervention in all of {len(pairs)} pairs, so there is nothing to learn: a label is "
+                "what the base's answer becomes if the variable has its value in the source."
+            )
+        said = self.answers[instead] if self.answers else instead
+        if isinstance(self.model, LanguageModel) and not isinstance(said, str):
+            said = self.model.tokenizer.decode([said])
+        raise ValueError(
+            f"Even with the whole component interchanged the label comes out in none of {len(pairs)} pairs (in the first, {said!r} does "
+            f"instead of {pairs[0].label!r}): is the variable kept at {self.site}, and are the labels right? A subspace that did better than the "
+            "whole would be an artefact (Makelov et al. 2023); to see one, force=True."
+        )
+
     def _weight(self) -> int:
         """The bytes that all paused runs take, about: a stream, keys and values for every layer and token of the bases."""
         if not isinstance(self.model, LanguageModel):
@@ -148,3 +188,38 @@ def has_places_of_pairs(site) -> bool:
     """Are a site's positions given one sequence a pair?"""
     where = getattr(site, "positions", None)
     return isinstance(where, tuple) and bool(where) and isinstance(where[0], tuple)
+
+
+def require_held_out(train: Sequence, held_out: Sequence, name: str) -> None:
+    """Refuse pairs whose prompts stand in the training pairs, too.
+
+    Raises:
+        ValueError: some do.
+    """
+    train, held_out = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, held_out))
+    seen = {key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
+    shared = {
+        key(prompt): prompt
+        for pair in held_out
+        for prompt in (pair.base, *pair.sources)
+        if prompt is not None and key(prompt) in seen
+    }
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of the {name} pairs' prompts are trained on as well, {next(iter(shared.values()))!r} for one: hold out "
+            "whole items, so that no base or source stands on both sides."
+        )
+
+
+def site_of_others(site, other, name: str):
+    """The site of pairs that are not the training pairs.
+
+    Raises:
+        ValueError: none was given, and the training pairs' says nothing of them.
+    """
+    if other is None and has_places_of_pairs(site):
+        raise ValueError(
+            f"{site} has a sequence of positions for each training pair, which says nothing of the {name} pairs: give theirs, "
+            f"{name}_site=Site(…)."
+        )
+    return other or site

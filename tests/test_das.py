@@ -22,6 +22,7 @@ from interp_helpers import (
     compare_subspaces,
     das,
     das_sweep,
+    interchange,
     interchange_accuracy,
     interchange_logits,
     intervene,
@@ -385,7 +386,7 @@ def test_none_is_the_whole_component_and_full_rank_the_same(net):
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 1000])
 def test_an_accuracy_is_a_count_over_plain_interchanges_however_many_run_at_once(net, rows, monkeypatch):
-    monkeypatch.setattr(das, "ROWS", rows)
+    monkeypatch.setattr(interchange, "ROWS", rows)
     pairs, basis = pairs_of(net, 20, 0), torch.linalg.qr(rand(D, 3, seed=9)).Q
     with torch.no_grad():
         right = 0
@@ -537,7 +538,7 @@ def test_runs_that_are_not_kept_give_the_same(lm, places, monkeypatch):
         sites = [Site("block_output", 1, where[:40]), Site("block_output", 1, where[40:])]
     runs = []
     for keep in (2**30, 0):
-        monkeypatch.setattr(das, "KEEP", keep)
+        monkeypatch.setattr(interchange, "KEEP", keep)
         subspace = RotatedSubspace(32, 4)
         history = train_das(
             lm, sites[0], subspace, train, validation=held_out, validation_site=sites[1], answers=answers_at(lm, PLACE), steps=12, lr=0.03
@@ -551,8 +552,8 @@ def test_runs_are_kept_up_to_so_many_bytes(lm, monkeypatch):
     pairs = [Counterfactual(base, "As Mary got home", 7) for base in prompts_of("When")[:4]] * 3
     bytes_of = 3 * (4 * max(len(lm.str_tokens(pair.base)) for pair in pairs)) * 3 * 32 * 4
     for keep, kept in ((bytes_of, True), (bytes_of - 1, False)):
-        monkeypatch.setattr(das, "KEEP", keep)
-        assert (das._Runs(lm, PLACE, pairs)._all is not None) == kept
+        monkeypatch.setattr(interchange, "KEEP", keep)
+        assert (interchange.Runs(lm, PLACE, pairs)._all is not None) == kept
 
 
 def test_inside_an_intervention_das_is_of_the_edited_model(lm):
@@ -594,9 +595,9 @@ def everything_as_it_was(subspace, before):
 
 
 NOTHING_LEARNT = {
-    "no pairs": (lambda net: dict(pairs=[]), "Nothing to train: 0 pairs, steps=100, batch_size=16"),
-    "no steps": (lambda net: dict(steps=0), "Nothing to train: 40 pairs, steps=0"),
-    "no batch": (lambda net: dict(batch_size=0), "Nothing to train: 40 pairs, steps=100, batch_size=0"),
+    "no pairs": (lambda net: dict(pairs=[]), r"There are no pairs: each is \(base, source, label\)"),
+    "no steps": (lambda net: dict(steps=0), "Training takes steps and batches of one or more: steps=0, batch_size=16"),
+    "no batch": (lambda net: dict(batch_size=0), "steps and batches of one or more: steps=100, batch_size=0"),
     "source = base": (
         lambda net: dict(pairs=[(x, x.clone(), 0) for x in rand(3, D)]),
         "In every pair the source is the base itself, so the interchange changes nothing.*no gradient to learn from",
@@ -608,8 +609,8 @@ NOTHING_LEARNT = {
     ),
     "labels of neither": (
         lambda net: dict(pairs=[(p.base, p.source, (int(net(p.source).argmax()) + 1) % 4) for p in pairs_of(net, 150, 0)]),
-        r"with the whole component interchanged the label comes out in none of 150 pairs \(in the first, . does instead of .\), so "
-        "no subspace of it can do better: is the variable kept at read, and are the labels right",
+        r"with the whole component interchanged the label comes out in none of 150 pairs \(in the first, . does instead of .\): is "
+        "the variable kept at read, and are the labels right",
     ),
     "shared prompts": (
         lambda net: dict(validation=[pairs_of(net, 40, 0)[3]._replace(base=rand(D, seed=77))]),
@@ -642,7 +643,7 @@ NOTHING_LEARNT = {
 def test_where_nothing_can_be_learnt_it_is_refused_and_nothing_changes(net, case):
     change, says = NOTHING_LEARNT[case]
     arguments = dict(site="read", subspace=RotatedSubspace(D, 1), pairs=pairs_of(net, 40, 0)) | change(net)
-    modules = nn.ModuleList(m for m in das._listed(arguments["subspace"]) if isinstance(m, nn.Module))
+    modules = nn.ModuleList(m for m in interchange.listed(arguments["subspace"]) if isinstance(m, nn.Module))
     before = {name: tensor.clone() for name, tensor in modules.state_dict().items()}
     state = torch.get_rng_state()
     with pytest.raises(ValueError, match=says):
@@ -850,7 +851,7 @@ def test_a_comparison_refuses_overlaps_several_places_and_what_training_refuses(
         ValueError, match=r"of one activation a pair, and Site\(.*\) has \(2,\) of them: name a single position"
     ):
         pairs = pairs_for(lm, PLACE, "When", n=4)
-        compare_subspaces(lm, Site("block_output", 1, [1, 2]), pairs, pairs_for(lm, PLACE, "As", n=4))
+        compare_subspaces(lm, Site("block_output", 1, [1, 2]), pairs, pairs_for(lm, PLACE, "As", n=4), force=True)
 
 
 # -- over many sites ----------------------------------------------------------------------------------------------------
@@ -881,7 +882,7 @@ def test_a_sweep_has_the_accuracy_of_each_site(lm):
 
 
 def test_a_sweep_of_the_whole_component_learns_nothing(lm, monkeypatch):
-    monkeypatch.setattr("interp_helpers.das_compare.train_das", lambda *a, **k: pytest.fail("something was learnt"))
+    monkeypatch.setattr("interp_helpers.das_compare.learn", lambda *a, **k: pytest.fail("something was learnt"))
     place = Site("mlp_output", 1, positions=1)
     train, test = pairs_for(lm, PLACE, "When", n=8), pairs_for(lm, PLACE, "As", n=12)
     sweep = das_sweep(

@@ -307,9 +307,10 @@ def at(boundary, temperature, d=8, **options):
 @examples
 @given(st.integers(2, 24), st.data())
 def test_when_cold_the_mask_is_the_boundary(d, data):
-    inside = data.draw(st.integers(1, d))
-    subspace = at(inside / d, 0.01, d)
+    inside = data.draw(st.integers(2, d))
+    subspace = at((inside - 0.5) / d, 0.01, d)
     expected = (torch.arange(d) < inside).float()
+    expected[0] = 0.5  # as in pyvene: σ(0 / T) is a half, however cold
     torch.testing.assert_close(subspace.mask, expected, atol=1e-4, rtol=0)
     assert subspace.rank == inside and subspace.basis.shape == (d, inside)
 
@@ -323,8 +324,7 @@ def test_when_hot_every_dimension_is_exchanged_a_little():
 def test_the_mask_is_the_product_of_two_sigmoids(temperature):
     mask = at(0.3, temperature, d=10).mask
     for i in range(10):
-        x = i + 0.5
-        expected = 1 / (1 + math.exp(-x / temperature)) / (1 + math.exp((x - 3) / temperature))
+        expected = 1 / (1 + math.exp(-i / temperature)) / (1 + math.exp((i - 3) / temperature))
         assert mask[i].item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -339,23 +339,26 @@ def test_a_boundless_swap_is_the_rotated_difference_times_the_mask(d, boundary, 
     assert_orthonormal(subspace.rotation, d, d)
 
 
-@pytest.mark.parametrize("inside", [1, 3, 8])
+@pytest.mark.parametrize("inside", [2, 3, 8])
 def test_hard_is_the_subspace_within_the_boundary(inside):
-    subspace = at(inside / 8, 0.01)
+    subspace = at((inside - 0.5) / 8, 0.01)
     hard = subspace.hard()
     assert isinstance(hard, RotatedSubspace) and hard.rank == inside
     assert_same_span(hard.basis, subspace.basis)
     base, source = rand(2, 5, 8)
-    torch.testing.assert_close(hard.swap(base, source), subspace.swap(base, source), atol=1e-3, rtol=0)
+    first = subspace.rotation[:, :1]  # which the mask exchanges by half
+    expected = subspace.swap(base, source) + (source - base) @ first @ first.mT / 2
+    torch.testing.assert_close(hard.swap(base, source), expected, atol=1e-3, rtol=0)
     subspace.weight.data.zero_()  # a copy
     assert not torch.allclose(hard.basis, subspace.basis)
 
 
-@pytest.mark.parametrize("boundary, rank", [(-3.0, 1), (0.0, 1), (0.05, 1), (0.4, 3), (0.5, 4), (1.0, 8), (7.0, 8)])
+@pytest.mark.parametrize("boundary, rank", [(-3.0, 1), (0.0, 1), (0.05, 1), (0.3, 3), (0.5, 4), (1.0, 8), (7.0, 8)])
 def test_the_rank_is_one_to_d_wherever_the_boundary_goes(boundary, rank):
     subspace = at(boundary, 1.0)
     assert subspace.rank == rank and subspace.basis.shape == (8, rank) and subspace.hard().rank == rank
-    assert at(boundary, 0.01).mask.round().sum() == rank  # and the mask holds no fewer
+    mask = at(boundary, 0.01).mask
+    assert (mask > 0.49).sum().item() in (rank, rank + 1)  # at the boundary itself stands a half
 
 
 def test_annealing_goes_from_the_first_temperature_to_the_last():
@@ -366,7 +369,7 @@ def test_annealing_goes_from_the_first_temperature_to_the_last():
         subspace.anneal(share)
         found.append(subspace.temperature.item())
     assert found == pytest.approx([50.0, 25.05, 0.1])
-    assert torch.equal(subspace.mask.round(), torch.tensor([1.0, 1, 1, 1, 0, 0, 0, 0]))
+    assert torch.allclose(subspace.mask, torch.tensor([0.5, 1, 1, 1, 0.5, 0, 0, 0]), atol=1e-3)
 
 
 def test_a_boundary_that_overshot_is_brought_back_to_where_it_has_a_gradient():
@@ -402,8 +405,8 @@ def test_the_boundary_learns_how_many_dimensions_are_needed(needed):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert subspace.rank == needed
-    assert_same_span(subspace.hard().basis, span, degrees=5)
+    assert subspace.rank in (needed, needed + 1)  # one more for the half of the first
+    assert principal_angles(subspace.hard().basis, span).max() < 5
 
 
 def test_a_boundless_subspace_is_decided_by_its_seed_and_leaves_the_global_random_state_alone():
