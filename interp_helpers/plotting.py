@@ -217,6 +217,7 @@ def bars(
         figure = Figure(figsize=(8.4, 1.3 + 0.45 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         heights = [float(values[name]) for name in names]
+        written = [f"{round(height, 2) + 0.0:.2f}" for height in heights]  # + 0.0: no “-0.00”
         spread = [float((errors or {}).get(name, 0)) for name in names]
         axes.barh(
             names, heights, xerr=spread if errors else None, color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3
@@ -224,14 +225,14 @@ def bars(
         axes.axvline(0, color="black", linewidth=0.8)
         for i, (value, half) in enumerate(zip(heights, spread, strict=True)):
             axes.annotate(
-                f"{value:.2f}", (value + math.copysign(half, value), i), xytext=(math.copysign(4, value), 0),
+                written[i], (value + math.copysign(half, value), i), xytext=(math.copysign(4, value), 0),
                 textcoords="offset points", va="center", ha="left" if value >= 0 else "right", fontsize=10,
             )  # fmt: skip
         axes.margins(x=0.12)
         axes.invert_yaxis()
         axes.set_xlabel(ylabel)
         axes.set_title(title, wrap=True)
-    told = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    told = ", ".join(f"{name} {value}" for name, value in zip(names, written, strict=True))
     return Picture(figure, alt or f"{title} {ylabel}: {told}.")
 
 
