@@ -217,6 +217,7 @@ def _(answer, lm, comparison, countries):
         number != countries,
         f"{countries} would be enough, and one fewer is as well: two points differ along one line, not along two",
     )
+    require(number != 1, f"one direction is enough for the means of two countries, and there are {countries}")
     require(number != lm.d_model, "all dimensions of the stream are enough, to be sure; far fewer are, too")
     require(
         number != comparison.pairs[0],
