@@ -30,7 +30,8 @@ LAYERS = [
     {"batches"},
     {"sweeps"},
     {"patching", "tracing", "direct"},
-    {"plotting", "widgets", "doctor"},
+    {"plotting"},
+    {"widgets", "doctor"},
     {"course"},
 ]
 
