@@ -23,7 +23,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 DIVERGING = "RdBu_r"
-_STYLE = {
+STYLE = {
     "font.size": 11,
     "axes.titlesize": 13,
     "axes.titleweight": "bold",
@@ -50,13 +50,13 @@ class Picture:
     def png(self) -> bytes:
         """The figure as a PNG file's bytes."""
         out = io.BytesIO()
-        with rc_context(_STYLE):
+        with rc_context(STYLE):
             self.figure.savefig(out, format="png", dpi=2 * _PIXELS_PER_INCH)
         return out.getvalue()
 
     def save(self, path) -> None:
         """Write the figure to a file; the format follows the name's ending (png, svg, pdf)."""
-        with rc_context(_STYLE):
+        with rc_context(STYLE):
             self.figure.savefig(path, dpi=2 * _PIXELS_PER_INCH)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -102,7 +102,7 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
     values = [sweep.values.float().numpy() for sweep in sweeps.values()]
     limit = limit or max(*(np.abs(v).max() for v in values), *(abs(v) for pair in ends for _, v in pair)) or 1.0
     heights = [1.6 + 0.32 * max(0, len(s.labels[s.axes[1]]) - 5) for s in sweeps.values()]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 1.1 + sum(heights) + 0.4 * len(heights)), layout="constrained")
         panels = figure.subplots(len(sweeps), squeeze=False, height_ratios=heights)[:, 0]
         for axes, (name, sweep) in zip(panels, sweeps.items(), strict=True):
@@ -161,7 +161,7 @@ def curves(
         references: {name: value} for dotted horizontal lines.
         alt: the text alternative; by default the ranges and ends of every curve.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for i, (name, values) in enumerate(lines.items()):
@@ -213,7 +213,7 @@ def bars(
         alt: the text alternative; by default every bar's value.
     """
     names = list(values)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 1.3 + 0.45 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         heights = [float(values[name]) for name in names]
@@ -254,7 +254,7 @@ def scatter(
         alt: the text alternative; by default the named points.
     """
     far = sorted(points, key=lambda name: -math.hypot(*points[name]))[:named]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.6), layout="constrained")
         axes = figure.add_subplot()
         axes.axhline(0, color="0.8", linewidth=1)

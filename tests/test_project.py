@@ -31,7 +31,8 @@ LAYERS = [
     {"sweeps", "interchange"},
     {"patching", "tracing", "direct", "das"},
     {"das_compare"},
-    {"plotting", "widgets", "doctor"},
+    {"plotting"},
+    {"widgets", "doctor"},
     {"course"},
 ]
 

@@ -1,4 +1,4 @@
-"""What explorers share: choosers, two sliders, a map of layers, and a text form where widgets don't run."""
+"""What explorers share: choosers, sliders, a map of layers, and a text form where widgets don't run."""
 
 from __future__ import annotations
 
@@ -12,28 +12,20 @@ from ..sweeps import Sweep
 
 
 class Explorer:
-    """Something to choose (`choices`: {attribute: {label: value}}), two whole numbers to slide (`sliders`: {attribute:
-    label}, from 0 below `sizes()`), and what they show as `html` and as text.
-
-    A sweep of what is chosen, `compute`d once, is kept as `sweep`.
-    """
+    """Something to choose (`choices`: {attribute: {label: value}}), whole numbers to slide (`sliders`: {attribute:
+    label}, from 0 below `sizes()`), and what they show as `html` and as text."""
 
     sliders: Mapping[str, str]
-    waiting = "Patching every site of the new choice…"
+    waiting: str
     wide = "34em"
 
-    def __init__(self, lm, choices: Mapping[str, Mapping]):
-        self.lm, self.choices, self._widget = lm, choices, None
-        self._sweeps: dict[tuple, Sweep] = {}
+    def __init__(self, choices: Mapping[str, Mapping]):
+        self.choices, self._widget = choices, None
 
     html: str
 
-    def sizes(self) -> tuple[int, int]:
+    def sizes(self) -> tuple[int, ...]:
         """How many values each slider has, for what is chosen."""
-        raise NotImplementedError
-
-    def compute(self) -> Sweep:
-        """The sweep of what is chosen."""
         raise NotImplementedError
 
     def choose(self, **changes) -> Explorer:
@@ -54,14 +46,6 @@ class Explorer:
             setattr(self, name, max(0, min(getattr(self, name), size - 1)))
         self._widget = None
         return self
-
-    @property
-    def sweep(self) -> Sweep:
-        """The sweep of what is chosen; computed once."""
-        key = tuple(getattr(self, name) for name in self.choices)
-        if key not in self._sweeps:
-            self._sweeps[key] = self.compute()
-        return self._sweeps[key]
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return mimebundle(lambda: self.widget, self.html, repr(self))
@@ -107,7 +91,30 @@ class Explorer:
         return form
 
 
-class SiteExplorer(Explorer):
+class SweepExplorer(Explorer):
+    """An explorer of a model; a sweep of what is chosen, `compute`d once, is kept as `sweep`."""
+
+    waiting = "Patching every site of the new choice…"
+
+    def __init__(self, lm, choices: Mapping[str, Mapping]):
+        super().__init__(choices)
+        self.lm = lm
+        self._sweeps: dict[tuple, Sweep] = {}
+
+    def compute(self) -> Sweep:
+        """The sweep of what is chosen."""
+        raise NotImplementedError
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep of what is chosen; computed once."""
+        key = tuple(getattr(self, name) for name in self.choices)
+        if key not in self._sweeps:
+            self._sweeps[key] = self.compute()
+        return self._sweeps[key]
+
+
+class SiteExplorer(SweepExplorer):
     """A map of layers and tokens with one site chosen, and the next tokens of the runs that it takes.
 
     A subclass says what can be chosen, and computes `prompt`, `sweep`, `caption` and `top_tokens` from what is chosen.

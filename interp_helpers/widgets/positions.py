@@ -13,13 +13,13 @@ from ..metrics import logit_diff
 from ..patching import patch_sweep
 from ..prompts import IOIPrompt, ioi
 from ..sweeps import Sweep
-from .explorer import Explorer, layer_map, the_same
+from .explorer import SweepExplorer, layer_map, the_same
 
 CHANGES = ("a third name for the repeated one", "another indirect object")
 PLACES = ("indirect object", "subject, first time", "after it", "subject, second time", "last token")
 
 
-class HeadsExplorer(Explorer):
+class HeadsExplorer(SweepExplorer):
     """What `heads_explorer` shows: a head sweep at one place of an IOI prompt, and one head's attention from there.
 
     Attributes:
