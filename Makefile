@@ -34,7 +34,7 @@ test: $(TEST_VENV)/ready test-oldest ## Run everything that CI runs
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
 	$(OLDEST_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/test_anatomy.py tests/test_hooks.py tests/test_edits.py \
 	    tests/test_models.py tests/test_replay.py tests/test_patching.py tests/test_tracing.py tests/test_plotting.py tests/test_widgets.py tests/test_course.py \
-	    tests/test_subspaces.py tests/test_counterfactuals.py tests/test_das.py tests/test_widgets_rotation.py
+	    tests/test_subspaces.py tests/test_paused.py tests/test_das.py tests/test_widgets_rotation.py
 
 bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a quarter of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from .counterfactuals import Counterfactual, frozen
+from .counterfactuals import Counterfactual
 from .interchange import Runs, listed, module_of, require_held_out, site_of_others
 from .models import LanguageModel
+from .paused import frozen
 from .sites import Site
 from .subspaces import principal_angles
 

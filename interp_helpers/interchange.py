@@ -1,6 +1,6 @@
 """Pairs and subspaces: the interchanges that DAS learns from and is judged by.
 
-`Runs` holds some pairs' runs, paused at the site (`counterfactuals`), and finishes them with whatever a subspace makes of
+`Runs` holds some pairs' runs, paused at the site (`paused`), and finishes them with whatever a subspace makes of
 them. Training, validation and test are the same few lines with other pairs.
 """
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from .counterfactuals import Counterfactual, Paused, frozen, key, pause, per_pair
+from .counterfactuals import Counterfactual, key
 from .models import LanguageModel
+from .paused import Paused, frozen, pause, per_pair
 from .sites import Site
 from .subspaces import require_basis, swapped
 

@@ -21,13 +21,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Arrows point one way (lower layers first): a module imports only from layers before its own.
 LAYERS = [
-    {"anatomy", "gguf_file", "hub", "display", "subspaces"},
+    {"anatomy", "gguf_file", "hub", "display", "subspaces", "counterfactuals"},
     {"sites", "gguf_to_hf"},
     {"activations", "offline"},
     {"hooks"},
     {"edits", "models", "metrics"},
     {"loading", "replay", "prompts"},
-    {"batches", "counterfactuals"},
+    {"batches", "paused"},
     {"sweeps", "interchange"},
     {"patching", "tracing", "direct", "das"},
     {"das_compare"},

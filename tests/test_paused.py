@@ -13,9 +13,9 @@ from plain import assert_untouched, close, snapshot
 from tiny import tiny
 from torch import nn
 
-from interp_helpers import Counterfactual, Site, add, counterfactuals, intervene, record, replace, replay
+from interp_helpers import Counterfactual, Site, add, intervene, record, replace, replay
 from interp_helpers.anatomy import COMPONENTS, FAMILIES, PER_HEAD
-from interp_helpers.counterfactuals import frozen, pause
+from interp_helpers.paused import frozen, pause
 
 EDITABLE = [component for component in COMPONENTS if component != "attention_weight"]
 BASES = ["The Colosseum stands in the town of", "The capital of France is", "One two three"]
@@ -41,7 +41,7 @@ def families_are_left_as_they_were():
 def way(request, monkeypatch):
     """Each of the two ways in which a run can be finished."""
     if request.param == "plain":
-        monkeypatch.setattr(counterfactuals, "can_resume", lambda lm: False)
+        monkeypatch.setattr("interp_helpers.paused.can_resume", lambda lm: False)
     return request.param
 
 
@@ -96,7 +96,7 @@ def test_every_family_and_component_in_a_padded_batch_with_positions_for_each_pa
         logits, slopes = [], []
         for can_resume in (True, False):
             with pytest.MonkeyPatch.context() as patch, frozen(lm.model):
-                patch.setattr(counterfactuals, "can_resume", lambda lm, can=can_resume: can)
+                patch.setattr("interp_helpers.paused.can_resume", lambda lm, can=can_resume: can)
                 paused = pause(lm, site, PAIRS)
                 values = rand(4, *paused.shape, seed=i).requires_grad_()
                 logits.append(paused.finish(rows, values))
@@ -141,7 +141,7 @@ def test_any_rows_places_heads_and_kinds_of_prompt(name, component, layer, posit
     bases = [b if kind == "words" else lm.tokens(b)[0] for b, kind in zip(BASES, kinds, strict=True)]
     pairs = [[base, source, 7] for base, source in zip(bases, SOURCES, strict=True)]  # lists are pairs, too
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counterfactuals, "can_resume", lambda lm: fast)
+        patch.setattr("interp_helpers.paused.can_resume", lambda lm: fast)
         paused = pause(lm, site, (pair for pair in pairs))
     values = rand(len(rows), *paused.shape, seed=layer)
     at = site.positions if isinstance(positions, list) and isinstance(positions[0], list) else [site.positions] * 3
@@ -406,7 +406,7 @@ def test_a_block_that_fails_leaves_no_hooks(lm, monkeypatch):
 
     for way in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(counterfactuals, "can_resume", lambda lm, way=way: way)
+            patch.setattr("interp_helpers.paused.can_resume", lambda lm, way=way: way)
             paused = pause(lm, Site("mlp_output", 1, positions=-1), PAIRS)
             patch.setattr(lm.anatomy.blocks[2], "forward", broken)
             with pytest.raises(ZeroDivisionError):

@@ -1,0 +1,289 @@
+"""Counterfactual pairs' runs, paused at a site.
+
+Learning a subspace repeats one interchange some thousand times at one and the same site. Nothing below the site ever changes, so
+both runs of every pair are computed up to it once, and paused; what is computed again and again, with gradients, is only what
+follows (`replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .anatomy import Place
+from .counterfactuals import Counterfactual, key
+from .edits import _editable, replace
+from .hooks import _hook, _removing, intervene
+from .models import LanguageModel
+from .replay import Run, can_resume
+from .sites import Layout, Site, take
+
+
+def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Counterfactual]) -> Paused:
+    """Run both sides of every pair up to a site.
+
+    Args:
+        model: a `LanguageModel`; or any module from a batch of inputs to logits (batch, class).
+        site: a `Site`, whose positions may be one sequence a pair; for a plain module, the name of the submodule whose
+            output (batch, d) is the site.
+        pairs: `Counterfactual`s, or plain (base, source, label).
+
+    Raises:
+        ValueError: no pairs, sources of another number or length, a position that doesn't exist, a label that isn't one token, or
+            the attention pattern as a site.
+    """
+    pairs = [Counterfactual(*pair) for pair in pairs]
+    if not pairs:
+        raise ValueError("There are no pairs: each is (base, source, label).")
+    if len({len(pair.sources) for pair in pairs}) > 1:
+        raise ValueError(
+            "Some pairs have more sources than others: a tuple has one for each subspace, None where it stays."
+        )
+    if isinstance(model, LanguageModel):
+        if not isinstance(site, Site):
+            raise ValueError(
+                f"A language model's site is a Site, such as Site('block_output', 8, -1), and {site!r} was given."
+            )
+        return _pause_language_model(model, site, pairs)
+    if not isinstance(site, str):
+        raise ValueError(
+            f"A plain module's site is the name of a submodule, such as 'layers.0', and {site!r} was given."
+        )
+    return _pause_module(model, site, pairs)
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Pairs whose runs wait at a site.
+
+    Attributes:
+        labels: the counterfactual labels (pair,), as ids.
+        finish: from pairs' numbers (row,) and values (row, *shape) to the logits (row, class) of these pairs' base runs with
+            the values put in at the site; of a language model, the next token's. It carries gradients of the values.
+        shape: of what one pair has there: (place, d), or (place, head, d_head).
+    """
+
+    labels: Tensor
+    finish: Callable[[Tensor, Tensor], Tensor]
+    _bases: tuple[Tensor, Tensor]  # what the distinct bases have at the site, and which of them is each pair's
+    _sources: tuple[Tensor, Tensor]  # of the sources (pair, subspace)
+    _alone: Tensor  # whether there is none (pair, subspace)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._bases[0].shape[1:])
+
+    @property
+    def sources(self) -> int:
+        """How many sources each pair has."""
+        return self._sources[1].shape[1]
+
+    def here(self, rows: Tensor) -> Tensor:
+        """What some pairs' base runs have at the site: (row, *shape)."""
+        values, which = self._bases
+        return values[which[rows]]
+
+    def there(self, rows: Tensor, subspace: int = 0) -> Tensor:
+        """What their source runs have there; `subspace` says whose source, where a pair has several."""
+        values, which = self._sources
+        return values[which[rows, subspace]]
+
+    def alone(self, rows: Tensor, subspace: int = 0) -> Tensor:
+        """Which of them have no source for a subspace, which is then left alone: (row,), true or false."""
+        return self._alone[rows, subspace]
+
+
+@torch.no_grad()
+def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counterfactual]) -> Paused:
+    place, positions, resumable = _editable(site).place(lm), per_pair(site, len(pairs)), can_resume(lm)
+    bases, which_base = _distinct([(pair.base, at) for pair, at in zip(pairs, positions, strict=True)])
+    sources, which_source = _distinct(
+        [
+            (pair.base if source is None else source, at)
+            for pair, at in zip(pairs, positions, strict=True)
+            for source in pair.sources
+        ]
+    )
+    labels = torch.tensor([lm.token_id(pair.label) for pair in pairs], device=lm.device)
+    tokens, source_tokens = (lm.tokens([prompt for prompt, _ in some]) for some in (bases, sources))
+
+    def at_the_site(tokens: Tensor, passing: Tensor, positions: list) -> tuple[Tensor, Tensor]:
+        """What passes at the site's positions, (row, *shape), and their columns (row, place)."""
+        layout = Layout(tokens.attention_mask)
+        spots = layout.spots(_together(positions))
+        if spots.each is None:
+            raise ValueError(
+                f"{site} names a different number of tokens in different prompts ({sorted(set(spots.counts))}): choose prompts "
+                "of equal length, or name as many positions in each."
+            )
+        taken = place.view(layout.batched(passing))[spots.rows, spots.columns]
+        taken = taken if site.heads is None else taken[:, site.head_list]
+        return taken.unflatten(0, (-1, spots.each)), spots.columns.view(-1, spots.each)
+
+    there, _ = at_the_site(source_tokens, _up_to(lm, place, source_tokens), [at for _, at in sources])
+    if resumable:
+        kept: list[Tensor] = []
+        with _hook(place, kept.append):
+            run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
+    here, columns = at_the_site(tokens, kept.pop() if resumable else _up_to(lm, place, tokens), [at for _, at in bases])
+    if here.shape[1:] != there.shape[1:]:
+        raise ValueError(
+            f"{site} names {here.shape[1]} tokens of the bases and {there.shape[1]} of the sources, which don't pair up: choose "
+            "prompts of equal length, or name positions that exist in both."
+        )
+
+    def resumed(rows: Tensor, values: Tensor) -> Tensor:
+        rows = which_base[rows]
+        first = int(columns[rows].min())
+        spots = (torch.arange(len(rows))[:, None], columns[rows] - first)
+        if site.heads is not None:
+            spots = (spots[0][..., None], spots[1][..., None], torch.tensor(site.head_list))
+
+        def put(tensor: Tensor) -> Tensor:
+            result = tensor.clone()  # the captured run stays as it is
+            view = place.view(result.view(len(rows), -1, result.shape[-1]))
+            view[spots] = values.to(view)
+            return result
+
+        return lm.anatomy.unembed(run.resume_at(site.component, site.layer, rows, first, put))
+
+    def whole(rows: Tensor, values: Tensor) -> Tensor:
+        rows = which_base[rows].tolist()
+        where = Site(site.component, site.layer, _together([bases[i][1] for i in rows]), site.heads)
+        with intervene(lm, replace(where, values)):
+            return lm.next_token_logits(take(tokens, rows), grad=torch.is_grad_enabled())
+
+    return Paused(
+        labels,
+        resumed if resumable else whole,
+        (here, which_base),
+        (there, which_source.view(len(pairs), -1)),
+        _alone(pairs),
+    )
+
+
+@torch.no_grad()
+def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual]) -> Paused:
+    try:
+        site = module.get_submodule(name)
+    except AttributeError as error:
+        names = ", ".join(repr(n) for n, _ in module.named_modules() if n)
+        raise ValueError(f"There is no submodule {name!r}: it is one of {names}.") from error
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    sources = [pair.base if source is None else source for pair in pairs for source in pair.sources]
+    inputs = [*(pair.base for pair in pairs), *sources]
+    if not all(isinstance(one, Tensor) and one.shape == inputs[0].shape for one in inputs):
+        given = sorted({str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in inputs})
+        raise ValueError(
+            f"A plain module's bases and sources are tensors of one shape, and {', '.join(given)} were given."
+        )
+    bases = torch.stack(inputs[: len(pairs)]).to(device)
+
+    def read(inputs: Tensor) -> Tensor:
+        kept: list = []
+
+        def look(module, args, output) -> None:
+            kept.append(output.clone() if isinstance(output, Tensor) else None)  # what follows may write to it
+
+        with _removing(site.register_forward_hook(look)):
+            module(inputs)
+        if len(kept) != 1:
+            raise ValueError(
+                f"The submodule {name!r} runs {len(kept)} times in one run, and a site is one place: name one that runs once."
+            )
+        if kept[0] is None or kept[0].shape[:-1] != inputs.shape[:1]:
+            raise ValueError("The site of a plain module is a submodule whose output is one tensor (batch, d).")
+        return kept[0][:, None]
+
+    def finish(rows: Tensor, values: Tensor) -> Tensor:
+        def put(module, args, output) -> Tensor:
+            return values[:, 0].to(output, copy=True)
+
+        with _removing(site.register_forward_hook(put)):
+            return module(bases[rows])
+
+    return Paused(
+        torch.tensor([int(pair.label) for pair in pairs], device=device),
+        finish,
+        (read(bases), torch.arange(len(pairs))),
+        (read(torch.stack(sources).to(device)), torch.arange(len(sources)).view(len(pairs), -1)),
+        _alone(pairs),
+    )
+
+
+def _up_to(lm: LanguageModel, place: Place, tokens: Tensor) -> Tensor:
+    """What passes a place; the run ends there."""
+    kept: list[Tensor] = []
+
+    def stop(tensor: Tensor) -> None:
+        kept.append(tensor.clone())
+        raise _Enough
+
+    with _hook(place, stop), suppress(_Enough):
+        lm.model(tokens, attention_mask=tokens.attention_mask, use_cache=False)
+    return kept.pop()
+
+
+class _Enough(Exception):
+    """The run has reached the site."""
+
+
+@contextmanager
+def frozen(module: nn.Module):
+    """While the block lasts no weight asks for gradients, and dropout is off."""
+    weights = [p for p in module.parameters() if p.requires_grad]
+    training = [m for m in module.modules() if m.training]
+    for weight in weights:
+        weight.requires_grad_(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+        for part in training:
+            part.training = True
+
+
+def per_pair(site: Site, pairs: int) -> list:
+    """The site's positions for each pair.
+
+    Raises:
+        ValueError: one sequence a pair, for another number of pairs.
+    """
+    where = site.positions
+    if not isinstance(where, tuple) or not where or not isinstance(where[0], tuple):
+        return [where] * pairs
+    if len(where) != pairs:
+        raise ValueError(f"{len(where)} sequences of positions were given, one a pair, and there are {pairs} pairs.")
+    return list(where)
+
+
+def _together(positions: list):
+    """Positions of several rows, as `Site` takes them."""
+    if all(at == positions[0] for at in positions):
+        return positions[0]
+    return tuple(positions)
+
+
+def _alone(pairs: Sequence[Counterfactual]) -> Tensor:
+    return torch.tensor([[source is None for source in pair.sources] for pair in pairs])
+
+
+def _distinct(items: list[tuple]) -> tuple[list[tuple], Tensor]:
+    """The distinct (prompt, positions) among some, and which of them each one is."""
+
+    keys = [(key(prompt), repr(at)) for prompt, at in items]
+    numbers: dict[Hashable, int] = {}
+    found = []
+    for name, item in zip(keys, items, strict=True):
+        if numbers.setdefault(name, len(numbers)) == len(found):
+            found.append(item)
+    return found, torch.tensor([numbers[name] for name in keys])
