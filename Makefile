@@ -36,7 +36,7 @@ test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported 
 	    tests/test_models.py tests/test_replay.py tests/test_patching.py tests/test_tracing.py tests/test_plotting.py tests/test_widgets.py tests/test_course.py \
 	    tests/test_subspaces.py tests/test_paused.py tests/test_das.py tests/test_widgets_rotation.py
 
-bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a quarter of an hour)
+bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json
 
 format: $(TEST_VENV)/ready ## Format the code, and strip the notebooks' outputs

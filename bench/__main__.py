@@ -1,4 +1,4 @@
-"""Time three jobs in this library and in others: `python -m bench`, from the repository's root.
+"""Time some jobs in this library and in others: `python -m bench`, from the repository's root.
 
 All are run in one process, in turn, for several rounds, on models of GPT-2's shape with the same random weights, in fp32 on the
 CPU. Every result is compared with ours. What is left out of the times: loading, wrapping, and a warm-up of each form.
@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from . import ours
-from .jobs import CausalTrace, Collection, PatchSweep
+from .jobs import Alignment, CausalTrace, Collection, PatchSweep
 from .peers import PEERS, load
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +36,13 @@ JOBS = {
     "patch": "activation patching, block_output at every layer and position",
     "trace": "causal tracing, block_output at every layer and position, 10 noise samples",
     "collect": "the residual stream of every layer, 64 prompts of 15 tokens",
+    "das_fresh": "DAS, rank 64 after block 6, 4 steps of 16 pairs of 12 tokens, each pair once",
+    "das_cached": "DAS, rank 64 after block 6, 10 steps on the same 16 pairs of 12 tokens",
 }
 FORMS = ("documented", "best")
 AGREE = 1e-3  # the largest difference between libraries, relative to the largest number
-SLOW_ROUNDS = 1  # of the documented traces, which take minutes each
+SLOW_ROUNDS = 1  # of what takes long as documented
+SLOW = {("trace", "documented"), ("das_fresh", "documented"), ("das_cached", "documented")}
 
 
 @dataclass
@@ -117,15 +120,21 @@ def make_model(quick: bool) -> PreTrainedModel:
     tiny = dict(n_layer=2, n_head=4, n_embd=32) if quick else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **tiny)).float().eval()
+        return (
+            AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **tiny)).float().eval().requires_grad_(False)
+        )
 
 
 def make_job(job: str, model: PreTrainedModel, quick: bool):
     tokenizer = gpt2_tokenizer()
     if job == "patch":
         whole = PatchSweep.of(tokenizer)
+    elif job == "trace":
+        whole = CausalTrace.of(tokenizer, model)
+    elif job == "collect":
+        whole = Collection.of(model)
     else:
-        whole = CausalTrace.of(tokenizer, model) if job == "trace" else Collection.of(model)
+        whole = Alignment.of(model, pairs=16, epochs=10) if job == "das_cached" else Alignment.of(model, 64, epochs=1)
     return small(whole) if quick else whole
 
 
@@ -135,6 +144,9 @@ def small(job):
         return replace(job, base=job.base[:, :5], source=job.source[:, :5])
     if isinstance(job, CausalTrace):
         return replace(job, ids=job.ids[:, :5], noise=job.noise[:1])
+    if isinstance(job, Alignment):
+        pairs = {name: getattr(job, name)[: len(job.labels) // 4] for name in ("bases", "sources", "labels")}
+        return replace(job, **pairs, batch=4, epochs=min(job.epochs, 2))
     return replace(job, ids=job.ids[:4])
 
 
@@ -149,7 +161,7 @@ def measure(name: str, job, contenders: list[Contender], rounds: int) -> list[Re
     for number in range(rounds):
         expected = None
         for one, result in zip(contenders, results, strict=True):
-            if (name, one.form) == ("trace", "documented") and number >= SLOW_ROUNDS:
+            if (name, one.form) in SLOW and number >= SLOW_ROUNDS:
                 continue
             print(f"\r{name}, round {number + 1}: {one.library} {one.form:<20}", end="", file=sys.stderr, flush=True)
             wall, cpu = time.perf_counter(), time.process_time()

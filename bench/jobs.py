@@ -1,4 +1,4 @@
-"""The jobs that every library does: a sweep of patches, a causal trace, a collection of activations.
+"""The jobs that every library does: a sweep of patches, a causal trace, a collection of activations, and DAS.
 
 A job holds tensors and nothing of any library, so that all start from the same numbers.
 """
@@ -93,6 +93,44 @@ class Collection:
     def of(cls, model: PreTrainedModel, prompts: int = 64, tokens: int = 15) -> Collection:
         generator = torch.Generator().manual_seed(0)
         return cls(torch.randint(model.config.vocab_size - 1, (prompts, tokens), generator=generator))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Distributed alignment search: turn a subspace until interchanges within it, at one token of a block's output, give the
+    pairs' labels. The loss of each step.
+
+    `bases` and `sources` are token ids (pair, position), `labels` ids (pair,), `start` the first basis (d, rank). Adam's rate
+    begins at `lr` and falls linearly to zero.
+    """
+
+    bases: Tensor
+    sources: Tensor
+    labels: Tensor
+    start: Tensor
+    layer: int
+    position: int
+    epochs: int
+    lr: float = 0.01
+    batch: int = 16
+    component: str = "block_output"
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, pairs: int, epochs: int, tokens: int = 12, rank: int = 64) -> Alignment:
+        """On random tokens, at the last one after block 6: at another, what random weights make of it hardly reaches the logits."""
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(model.config.vocab_size - 1, (2 * tokens + 1, pairs), generator=generator).T.contiguous()
+        width = model.config.hidden_size
+        start = torch.linalg.qr(torch.randn(width, min(rank, width // 2), generator=generator)).Q
+        layer = min(6, model.config.num_hidden_layers - 2)
+        return cls(ids[:, :tokens], ids[:, tokens:-1], ids[:, -1], start, layer, tokens - 1, epochs)
+
+    @property
+    def rows(self) -> tuple[Tensor, ...]:
+        """The pairs of each step: all of them once an epoch, in the order in which `train_das` takes them."""
+        generator = torch.Generator().manual_seed(0)
+        orders = [torch.randperm(len(self.labels), generator=generator) for _ in range(self.epochs)]
+        return torch.cat(orders).split(self.batch)
 
 
 def ids_of(tokenizer, text: str) -> Tensor:

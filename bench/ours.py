@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from interp_helpers import LanguageModel, causal_trace, logit_diff, patch_sweep, record
+from interp_helpers import (
+    LanguageModel,
+    RotatedSubspace,
+    Site,
+    causal_trace,
+    logit_diff,
+    patch_sweep,
+    record,
+    train_das,
+)
 
-from .jobs import CausalTrace, Collection, PatchSweep
+from .jobs import Alignment, CausalTrace, Collection, PatchSweep
 
 wrap = LanguageModel
 
@@ -24,3 +34,20 @@ def trace(lm: LanguageModel, job: CausalTrace) -> Tensor:
 def collect(lm: LanguageModel, job: Collection) -> list[Tensor]:
     acts = record(lm, job.ids, job.component)
     return [acts[job.component, layer] for layer in range(lm.n_layers)]
+
+
+def das_fresh(lm: LanguageModel, job: Alignment) -> Tensor:
+    history = train_das(
+        lm,
+        Site(job.component, job.layer, positions=job.position),
+        RotatedSubspace(*job.start.shape, start=job.start),
+        list(zip(job.bases, job.sources, job.labels.tolist(), strict=True)),
+        steps=len(job.rows),
+        batch_size=job.batch,
+        lr=job.lr,
+        force=True,  # random weights have nothing to learn
+    )
+    return torch.tensor(history.loss)
+
+
+das_cached = das_fresh  # nothing to be told: what lies before the site is always computed once

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from ..jobs import CausalTrace, Collection, PatchSweep, path
+from ..jobs import Alignment, CausalTrace, Collection, PatchSweep, path
+from .learning import learn, swap_at
 
 
 def wrap(model: PreTrainedModel, tokenizer) -> PreTrainedModel:
@@ -141,3 +142,60 @@ def trace_best(model: PreTrainedModel, job: CausalTrace) -> Tensor:
             run = model(rows, past_key_values=prefix(before, position, n), logits_to_keep=1)
         found.append(job.measure(run.logits[:, -1]).view(n, samples).mean(1))
     return torch.stack(found, 1)
+
+
+def das_fresh_documented(model: PreTrainedModel, job: Alignment) -> Tensor:
+    """A run of the sources and one of the bases a step, both whole."""
+    place = places(model, job.component)[job.layer]
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        with torch.no_grad(), hooked([(place, lambda h: kept.append(h) or h)]):
+            model(job.sources[rows])
+        with hooked([(place, swap_at(job.position, kept[0][:, job.position], basis))]):
+            return model(job.bases[rows]).logits[:, -1]
+
+    return learn(job, interchanged)
+
+
+das_cached_documented = das_fresh_documented
+
+
+def das_fresh_best(model: PreTrainedModel, job: Alignment) -> Tensor:
+    """The same, with the sources' run stopped at the site, and logits at the last token alone."""
+    place = places(model, job.component)[job.layer]
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        source = up_to(model, place, job.sources[rows])[:, job.position]
+        with hooked([(place, swap_at(job.position, source, basis))]):
+            return model(job.bases[rows], logits_to_keep=1).logits[:, -1]
+
+    return learn(job, interchanged)
+
+
+def das_cached_best(model: PreTrainedModel, job: Alignment) -> Tensor:
+    """All runs up to the site once; a step calls the blocks that follow, and the unembedding of the last token. (Of GPT-2.)"""
+    place, blocks = places(model, job.component)[job.layer], places(model, "block_output")[job.layer + 1 :]
+    bases, sources = up_to(model, place, job.bases), up_to(model, place, job.sources)[:, job.position]
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        h = swap_at(job.position, sources[rows], basis)(bases[rows])
+        for block in blocks:
+            h = block(h)
+        return model.lm_head(model.transformer.ln_f(h[:, -1]))
+
+    return learn(job, interchanged)
+
+
+@torch.no_grad()
+def up_to(model: PreTrainedModel, place: torch.nn.Module, ids: Tensor) -> Tensor:
+    """What a module gives; the run ends there."""
+    kept: list[Tensor] = []
+
+    def stop(h: Tensor) -> Tensor:
+        kept.append(h)
+        raise StopIteration
+
+    with suppress(StopIteration), hooked([(place, stop)]):
+        model(ids)
+    return kept[0]

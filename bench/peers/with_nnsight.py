@@ -11,7 +11,8 @@ from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..jobs import CausalTrace, Collection, PatchSweep, path
+from ..jobs import Alignment, CausalTrace, Collection, PatchSweep, path
+from .learning import learn, swap_at, swapped
 
 
 def wrap(model: PreTrainedModel, tokenizer) -> TransformersModel:
@@ -114,6 +115,64 @@ def trace_best(model: TransformersModel, job: CausalTrace) -> Tensor:
             logits = model.output.logits.save()
         found.append(job.measure(logits[:, -1]).view(n, samples).mean(1))
     return torch.stack(found)
+
+
+def das_fresh_documented(model: TransformersModel, job: Alignment) -> Tensor:
+    """A trace of the sources and one of the bases a step."""
+    block, position = places(model, job.component)[job.layer], job.position
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        with torch.no_grad(), model.trace(job.sources[rows]):
+            source = block.output[:, position].save()
+        with model.trace(job.bases[rows]):
+            block.output[:, position] = swapped(block.output[:, position], source, basis)
+            logits = model.output.logits[:, -1].save()
+        return logits
+
+    return learn(job, interchanged)
+
+
+das_cached_documented = das_fresh_documented
+
+
+def das_fresh_best(model: TransformersModel, job: Alignment) -> Tensor:
+    """The same, with the sources' trace stopped at the site, and logits at the last token alone."""
+    block, position = places(model, job.component)[job.layer], job.position
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        source = up_to(model, block, job.sources[rows])[:, position]
+        with model.trace(job.bases[rows], logits_to_keep=1):
+            block.output[:, position] = swapped(block.output[:, position], source, basis)
+            logits = model.output.logits[:, -1].save()
+        return logits
+
+    return learn(job, interchanged)
+
+
+def das_cached_best(model: TransformersModel, job: Alignment) -> Tensor:
+    """All runs up to the site once; in a step's trace the blocks up to there are skipped, and logits are the last token's
+    alone. (Of block outputs.)"""
+    blocks = places(model, "block_output")[: job.layer + 1]
+    bases, sources = up_to(model, blocks[-1], job.bases), up_to(model, blocks[-1], job.sources)[:, job.position]
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        stream = swap_at(job.position, sources[rows], basis)(bases[rows])
+        with model.trace(job.bases[rows], logits_to_keep=1):
+            for block in blocks:
+                block.skip(stream)
+            logits = model.output.logits[:, -1].save()
+        return logits
+
+    return learn(job, interchanged)
+
+
+@torch.no_grad()
+def up_to(model: TransformersModel, block, ids: Tensor) -> Tensor:
+    """What a block gives; the trace ends there."""
+    with model.trace(ids) as tracer:
+        kept = block.output.save()
+        tracer.stop()
+    return kept
 
 
 def envoy_of_embedding(model: TransformersModel):

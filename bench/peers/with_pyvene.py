@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..jobs import CausalTrace, Collection, PatchSweep
+from ..jobs import Alignment, CausalTrace, Collection, PatchSweep
+from .learning import learn
 from .pytorch import prefix
 
 
@@ -144,3 +145,62 @@ def trace_best(model: PreTrainedModel, job: CausalTrace) -> Tensor:
         )
         found.append(job.measure(output.logits[:, -1]).view(n, samples).mean(1))
     return torch.stack(found, 1)
+
+
+class Rotation(torch.nn.Module):
+    """A rotation layer whose basis (d, rank), `weight`, is learnt elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+def swapping(model: PreTrainedModel, job: Alignment) -> tuple[pv.IntervenableModel, Rotation]:
+    """A model with a low-rank rotation at the site."""
+    at = {"layer": job.layer, "component": job.component, "unit": "pos", "max_number_of_units": 1}
+    config = pv.IntervenableConfig(
+        [at | {"low_rank_dimension": job.start.shape[1]}], intervention_types=pv.LowRankRotatedSpaceIntervention
+    )
+    intervenable = pv.IntervenableModel(config, model)
+    (intervention,) = intervenable.interventions.values()
+    intervention.rotate_layer = Rotation()
+    return intervenable, intervention.rotate_layer
+
+
+def das_fresh_documented(model: PreTrainedModel, job: Alignment, **options) -> Tensor:
+    """A `LowRankRotatedSpaceIntervention`, which runs the sources and the bases."""
+    intervenable, rotation = swapping(model, job)
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        rotation.weight = basis
+        bases, sources = ({"input_ids": ids[rows]} | options for ids in (job.bases, job.sources))
+        where = [[[job.position]] * len(rows)]
+        _, output = intervenable(bases, [sources], {"sources->base": (where, where)})
+        return output.logits[:, -1]
+
+    return learn(job, interchanged)
+
+
+das_cached_documented = das_fresh_documented
+
+
+def das_fresh_best(model: PreTrainedModel, job: Alignment) -> Tensor:
+    """The same with logits at the last token alone."""
+    return das_fresh_documented(model, job, logits_to_keep=1)
+
+
+def das_cached_best(model: PreTrainedModel, job: Alignment) -> Tensor:
+    """The sources run once, and their activations given; logits at the last token alone."""
+    intervenable, rotation = swapping(model, job)
+    sources = collect_best(model, Collection(job.sources, job.component))[job.layer][:, [job.position]]
+    (name,) = intervenable.interventions
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        rotation.weight = basis
+        _, output = intervenable(
+            {"input_ids": job.bases[rows], "logits_to_keep": 1},
+            unit_locations={"base": [[[job.position]] * len(rows)]},
+            source_representations={name: sources[rows]},
+        )
+        return output.logits[:, -1]
+
+    return learn(job, interchanged)

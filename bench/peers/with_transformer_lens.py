@@ -13,7 +13,8 @@ from transformer_lens import patching
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer, PreTrainedModel
 
-from ..jobs import CausalTrace, Collection, PatchSweep
+from ..jobs import Alignment, CausalTrace, Collection, PatchSweep
+from .learning import learn, swap_at
 from .pytorch import prefix
 
 HOOKS = {"block_output": "hook_resid_post", "mlp_output": "hook_mlp_out"}
@@ -126,3 +127,43 @@ def trace_best(model: TransformerBridge, job: CausalTrace) -> Tensor:
         logits = model.run_with_hooks(rows, fwd_hooks=hooks, past_key_values=past, logits_to_keep=1)
         found.append(job.measure(logits[:, -1]).view(n, samples).mean(1))
     return torch.stack(found, 1)
+
+
+def das_fresh_documented(model: TransformerBridge, job: Alignment, **options) -> Tensor:
+    """`run_with_cache` on the sources and `run_with_hooks` on the bases, each step."""
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        return interchange(model, job, rows, sources_of(model, job, rows, **options), basis, **options)
+
+    return learn(job, interchanged)
+
+
+das_cached_documented = das_fresh_documented
+
+
+def das_fresh_best(model: TransformerBridge, job: Alignment) -> Tensor:
+    """The same with logits at the last token alone."""
+    return das_fresh_documented(model, job, logits_to_keep=1)
+
+
+def das_cached_best(model: TransformerBridge, job: Alignment) -> Tensor:
+    """The sources run once; logits at the last token alone."""
+    sources = sources_of(model, job, slice(None), logits_to_keep=1)
+
+    def interchanged(rows: Tensor, basis: Tensor) -> Tensor:
+        return interchange(model, job, rows, sources[rows], basis, logits_to_keep=1)
+
+    return learn(job, interchanged)
+
+
+@torch.no_grad()
+def sources_of(model: TransformerBridge, job: Alignment, rows, **options) -> Tensor:
+    name = names(model, job.component)[job.layer]
+    _, cache = model.run_with_cache(job.sources[rows], names_filter=name, **options)
+    return cache[name][:, job.position]
+
+
+def interchange(model: TransformerBridge, job: Alignment, rows, source: Tensor, basis: Tensor, **options) -> Tensor:
+    change, name = swap_at(job.position, source, basis), names(model, job.component)[job.layer]
+    logits = model.run_with_hooks(job.bases[rows], fwd_hooks=[(name, lambda h, hook: change(h))], **options)
+    return logits[:, -1]
