@@ -122,8 +122,9 @@ class Paused:
 
     labels: Tensor
     finish: Callable[[Tensor, Tensor], Tensor]
-    _bases: tuple[Tensor, Tensor]  # what the distinct bases have at the site, and which of them is each pair's
-    _sources: tuple[Tensor, Tensor]  # of the sources (pair, subspace)
+    _values: Tensor  # what the distinct prompts have at the site
+    _bases: Tensor  # which of them is each pair's base (pair,)
+    _sources: Tensor  # and which are its sources (pair, subspace)
     _alone: Tensor  # whether there is none (pair, subspace)
 
     def __len__(self) -> int:
@@ -131,22 +132,20 @@ class Paused:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self._bases[0].shape[1:])
+        return tuple(self._values.shape[1:])
 
     @property
     def sources(self) -> int:
         """How many sources each pair has."""
-        return self._sources[1].shape[1]
+        return self._sources.shape[1]
 
     def here(self, rows: Tensor) -> Tensor:
         """What some pairs' base runs have at the site: (row, *shape)."""
-        values, which = self._bases
-        return values[which[rows]]
+        return self._values[self._bases[rows]]
 
     def there(self, rows: Tensor, subspace: int = 0) -> Tensor:
         """What their source runs have there; `subspace` says whose source, where a pair has several."""
-        values, which = self._sources
-        return values[which[rows, subspace]]
+        return self._values[self._sources[rows, subspace]]
 
     def alone(self, rows: Tensor, subspace: int = 0) -> Tensor:
         """Which of them have no source for a subspace, which is then left alone: (row,), true or false."""
@@ -156,19 +155,23 @@ class Paused:
 @torch.no_grad()
 def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counterfactual]) -> Paused:
     place, positions, resumable = _editable(site).place(lm), per_pair(site, len(pairs)), can_resume(lm)
-    bases, which_base = _distinct([(pair.base, at) for pair, at in zip(pairs, positions, strict=True)])
-    sources, which_source = _distinct(
-        [
+    found, which = _distinct(
+        [(pair.base, at) for pair, at in zip(pairs, positions, strict=True)]
+        + [
             (pair.base if source is None else source, at)
             for pair, at in zip(pairs, positions, strict=True)
             for source in pair.sources
         ]
     )
+    which_base, which_source = which[: len(pairs)], which[len(pairs) :].view(len(pairs), -1)
+    n = int(which_base.max()) + 1
+    bases, others = found[:n], found[n:]  # a source that is some pair's base, too, needs no run of its own
     labels = torch.tensor([lm.token_id(pair.label) for pair in pairs], device=lm.device)
-    tokens, source_tokens = (lm.tokens([prompt for prompt, _ in some]) for some in (bases, sources))
+    tokens = lm.tokens([prompt for prompt, _ in bases])
 
-    def at_the_site(tokens: Tensor, passing: Tensor, positions: list) -> tuple[Tensor, Tensor]:
-        """What passes at the site's positions, (row, *shape), and their columns (row, place)."""
+    def at_the_site(tokens: Tensor, positions: list, passing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What passes at the site's positions, (row, *shape), in a run that has been made or is made here, and their columns
+        (row, place)."""
         layout = Layout(tokens.attention_mask)
         spots = layout.spots(_together(positions))
         if spots.each is None:
@@ -176,21 +179,26 @@ def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counter
                 f"{site} names a different number of tokens in different prompts ({sorted(set(spots.counts))}): choose prompts "
                 "of equal length, or name as many positions in each."
             )
+        if passing is None:
+            # Later tokens can't change what passes there; only an edit that counts from the end needs them.
+            passing = _up_to(lm, place, tokens, int(spots.columns.max()) + 1 if resumable else tokens.shape[1])
         taken = place.view(layout.batched(passing))[spots.rows, spots.columns]
         taken = taken if site.heads is None else taken[:, site.head_list]
         return taken.unflatten(0, (-1, spots.each)), spots.columns.view(-1, spots.each)
 
-    there, _ = at_the_site(source_tokens, _up_to(lm, place, source_tokens), [at for _, at in sources])
+    kept: list[Tensor] = []
     if resumable:
-        kept: list[Tensor] = []
         with _hook(place, kept.append):
             run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
-    here, columns = at_the_site(tokens, kept.pop() if resumable else _up_to(lm, place, tokens), [at for _, at in bases])
-    if here.shape[1:] != there.shape[1:]:
-        raise ValueError(
-            f"{site} names {here.shape[1]} tokens of the bases and {there.shape[1]} of the sources, which don't pair up: choose "
-            "prompts of equal length, or name positions that exist in both."
-        )
+    values, columns = at_the_site(tokens, [at for _, at in bases], kept.pop() if resumable else None)
+    if others:
+        there, _ = at_the_site(lm.tokens([prompt for prompt, _ in others]), [at for _, at in others])
+        if values.shape[1:] != there.shape[1:]:
+            raise ValueError(
+                f"{site} names {values.shape[1]} tokens of the bases and {there.shape[1]} of the sources, which don't pair up: choose "
+                "prompts of equal length, or name positions that exist in both."
+            )
+        values = torch.cat([values, there])
 
     def resumed(rows: Tensor, values: Tensor) -> Tensor:
         rows = which_base[rows]
@@ -216,8 +224,9 @@ def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counter
     return Paused(
         labels,
         resumed if resumable else whole,
-        (here, which_base),
-        (there, which_source.view(len(pairs), -1)),
+        values,
+        which_base,
+        which_source,
         _alone(pairs),
     )
 
@@ -265,14 +274,15 @@ def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual])
     return Paused(
         torch.tensor([int(pair.label) for pair in pairs], device=device),
         finish,
-        (read(bases), torch.arange(len(pairs))),
-        (read(torch.stack(sources).to(device)), torch.arange(len(sources)).view(len(pairs), -1)),
+        read(torch.stack(inputs).to(device)),
+        torch.arange(len(pairs)),
+        torch.arange(len(pairs), len(inputs)).view(len(pairs), -1),
         _alone(pairs),
     )
 
 
-def _up_to(lm: LanguageModel, place: Place, tokens: Tensor) -> Tensor:
-    """What passes a place; the run ends there."""
+def _up_to(lm: LanguageModel, place: Place, tokens: Tensor, columns: int) -> Tensor:
+    """What passes a place in the first columns; the run ends there."""
     kept: list[Tensor] = []
 
     def stop(tensor: Tensor) -> None:
@@ -280,7 +290,7 @@ def _up_to(lm: LanguageModel, place: Place, tokens: Tensor) -> Tensor:
         raise _Enough
 
     with _hook(place, stop), suppress(_Enough):
-        lm.model(tokens, attention_mask=tokens.attention_mask, use_cache=False)
+        lm.model(tokens[:, :columns], attention_mask=tokens.attention_mask[:, :columns], use_cache=False)
     return kept.pop()
 
 

@@ -315,7 +315,28 @@ def test_ids_and_words_and_places_tell_prompts_apart(lm, rows_run):
 
 def test_a_source_that_is_not_swapped_costs_no_run(lm, rows_run):
     pause(lm, LAST, [(BASES[0], (SOURCES[0], None), 7), (BASES[0], (None, SOURCES[0]), 7)])
-    assert sum(rows_run) == 3  # the base, the source, and the base as far as the site
+    assert rows_run == [1, 1]
+
+
+def test_a_source_that_is_a_base_too_is_run_once(lm, rows_run):
+    paused = pause(lm, LAST, [(BASES[0], BASES[1], 7), (BASES[1], SOURCES[0], 7), (BASES[2], BASES[0], 7)])
+    assert rows_run == [3, 1]
+    assert torch.equal(paused.there(torch.tensor([0, 2])), paused.here(torch.tensor([1, 0])))
+
+
+def test_sources_are_run_as_far_as_the_site_s_token(lm, monkeypatch):
+    found, forward = [], lm.model.forward
+    count = wraps(forward)(lambda tokens, *a, **k: found.append(tokens.shape[1]) or forward(tokens, *a, **k))
+    monkeypatch.setattr(lm.model, "forward", count)
+    pause(lm, Site("block_output", 1, positions=[[4], [2], [1]]), PAIRS)
+    assert found == [10, 5]
+
+
+def test_edits_that_count_from_the_end_are_made_at_the_end_of_sources(lm):
+    with intervene(lm, add(Site("block_output", 0, positions=-1), torch.ones(lm.d_model))):
+        paused = pause(lm, Site("block_output", 1, positions=1), PAIRS)
+    for i, source in enumerate(SOURCES):
+        close(paused.there(torch.tensor([i]))[0, 0], record(lm, source, "block_output")["block_output", 1][0, 1])
 
 
 def test_runs_end_at_the_site(lm, monkeypatch):
