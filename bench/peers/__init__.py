@@ -3,10 +3,12 @@
 *documented* is how the library's own tutorials and documentation write it; *best* is the fastest of the forms that were tried
 with it. Those were: a forward a layer with a row for each position; one forward for all cells; a forward a position, from that
 token on, with a row for each layer; and, where a library can skip them, without the blocks below the patch. Each calls for logits at
-the last token alone.
+the last token alone. For DAS: the sources' run without gradients and, where a library can end it, stopped at the site; on the same
+pairs again, the sources' activations kept and, where a library can skip blocks, the bases' as well.
 
-Each module has `wrap(model, tokenizer)`, and `patch_`, `trace_` and `collect_` in both forms: functions of the wrapped
-model and a job. The sweeps return a tensor (layer, position), the collection a tensor a layer.
+Each module has `wrap(model, tokenizer)`, and `patch_`, `trace_`, `collect_`, `das_fresh_` and `das_cached_` in both forms:
+functions of the wrapped model and a job. The sweeps return a tensor (layer, position), the collection a tensor a layer, DAS the
+loss of each step (`learning` has what all peers do there).
 """
 
 from __future__ import annotations
