@@ -13,6 +13,8 @@ from .models import LanguageModel
 from .patching import attribution_sweep, patch_sweep
 from .prompts import facts, ioi, known, pairs, pronouns, truths
 from .sites import Site
+from .steering import SteeringVector
+from .steering_scores import steering_scores
 from .subspaces import BoundlessSubspace, RotatedSubspace, class_means, principal_angles, principal_components
 from .sweeps import Sweep
 from .tracing import average_traces, causal_trace, embedding_std
@@ -24,6 +26,7 @@ __all__ = [
     "LanguageModel",
     "RotatedSubspace",
     "Site",
+    "SteeringVector",
     "Sweep",
     "add",
     "apply",
@@ -58,6 +61,7 @@ __all__ = [
     "rank",
     "record",
     "replace",
+    "steering_scores",
     "swap_subspace",
     "train_das",
     "truths",

@@ -101,11 +101,12 @@ class Site:
 @dataclass(frozen=True)
 class Spots:
     """n places in a batch, row by row: `rows` and `columns` (n,) of the call, the `positions` (n,) that they have in their
-    prompt and what follows it, and how many lie in each row."""
+    prompt and what follows it, which of them are `new` (n,), generated after the prompt, and how many lie in each row."""
 
     rows: Tensor
     columns: Tensor
     positions: Tensor
+    new: Tensor
     counts: tuple[int, ...]
 
     @property
@@ -168,7 +169,7 @@ class Layout:
         if positions is None:
             real = self.mask[:, self.past :].to("cpu").bool()
             rows, columns = real.nonzero(as_tuple=True)
-            return Spots(rows, columns, self._positions(rows, columns), tuple(real.sum(1).tolist()))
+            return self._spots(rows, columns, tuple(real.sum(1).tolist()))
         batch = len(self.lengths)
         per_row = [positions] * batch
         if isinstance(positions, tuple) and positions and isinstance(positions[0], tuple):
@@ -181,10 +182,11 @@ class Layout:
         counts = tuple(map(len, found))
         rows = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
         columns = torch.tensor([column for row in found for column in row])
-        return Spots(rows, columns, self._positions(rows, columns), counts)
+        return self._spots(rows, columns, counts)
 
-    def _positions(self, rows: Tensor, columns: Tensor) -> Tensor:
-        return self.past + columns - torch.tensor(self.starts)[rows]
+    def _spots(self, rows: Tensor, columns: Tensor, counts: tuple[int, ...]) -> Spots:
+        positions = self.past + columns - torch.tensor(self.starts)[rows]
+        return Spots(rows, columns, positions, positions >= torch.tensor(self.lengths)[rows], counts)
 
     def _columns(self, row: int, positions: int | tuple | slice) -> list[int]:
         length = self.lengths[row]

@@ -1,0 +1,156 @@
+"""Where steering vectors come from: what stands for a text, the direction between two sets of texts, and a trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from tqdm.auto import tqdm
+
+from .hooks import record
+from .models import LanguageModel
+from .paused import frozen
+from .sites import Site
+
+ROWS = 32  # texts per forward
+
+
+def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooling) -> list[Tensor]:
+    """What stands for each text at each site: a tensor (text, d) a site.
+
+    Args:
+        lm, texts, sites: the model, what it reads, where it is read.
+        pooling: "mean", over all tokens but the first; "last"; ("window", k), over the last k; or how many of the last
+            tokens, text by text.
+
+    Raises:
+        ValueError: no texts, a text of a single token, an unknown pooling, or a per-head component.
+    """
+    for site in sites:
+        if len(site.place(lm).shape) > 1:
+            raise ValueError(
+                f"{site.component!r} is split per head, and a steering vector is one direction: choose a whole component, such as "
+                "block_output."
+            )
+    if isinstance(texts, str) or not len(texts):
+        raise ValueError(f"A list of texts was expected, one at least, and {texts!r} was given.")
+    lengths = [len(lm.tokens(text)[0]) for text in texts]
+    if min(lengths) < 2:
+        raise ValueError(
+            f"{texts[lengths.index(min(lengths))]!r} is a single token, and the first token stands for nothing (it is a sink): "
+            "give texts of two tokens or more."
+        )
+    counts = [min(count, length - 1) for count, length in zip(_counts(pooling, lengths), lengths, strict=True)]
+    found = [torch.empty(0)] * len(texts)
+    order = sorted(range(len(texts)), key=lengths.__getitem__)  # texts of like length share a forward
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        acts = record(lm, [texts[row] for row in rows], *sites)
+        for i, row in enumerate(rows):
+            own = slice(lengths[row] - counts[row], lengths[row])
+            found[row] = torch.stack([acts[site.component, site.layer][i, own].float().mean(0) for site in sites])
+    return list(torch.stack(found, 1))
+
+
+def residual_norm(lm: LanguageModel, texts: Sequence[str], site: Site) -> float:
+    """The mean norm of a site's activations over all tokens of some texts but each one's first."""
+    total, count = 0.0, 0
+    for start in range(0, len(texts), ROWS):
+        acts = record(lm, list(texts[start : start + ROWS]), site)
+        spots = acts.layout.spots(None)
+        norms = acts.at(site, spots).float().norm(dim=-1)[(spots.positions > 0).to(lm.device)]
+        total, count = total + norms.sum().item(), count + norms.numel()
+    return total / count
+
+
+def contrast_direction(positive: Tensor, negative: Tensor, method: str) -> Tensor:
+    """The direction (d,) from one set of activations (n, d) to another (m, d), as `SteeringVector.from_contrast` has it."""
+    difference = positive.mean(0) - negative.mean(0)
+    if method == "mean":
+        return difference
+    if method == "pca":
+        if len(positive) != len(negative):
+            raise ValueError(
+                f'method="pca" takes pairs of texts, in order, and got {len(positive)} positive and {len(negative)} negative '
+                'ones: give as many of each, or take method="mean".'
+            )
+        first = torch.linalg.svd(positive - negative, full_matrices=False).Vh[0]
+        return first * torch.sign(first @ difference)  # a component has no sign of its own
+    if method == "probe":
+        return _probe(positive, negative)
+    raise ValueError(f"method={method!r} is unknown: choose 'mean', 'pca' or 'probe'.")
+
+
+def trained(
+    lm: LanguageModel,
+    texts: Sequence[str | tuple[str, str]],
+    adding: Callable[[Tensor], AbstractContextManager],
+    steps: int,
+    batch_size: int,
+    lr: float,
+    longest: float,
+    seed: int,
+) -> tuple[Tensor, list[float]]:
+    """The vector (d,), of norm `longest` at most, under which the texts are likeliest while `adding(vector)` lasts; and the
+    loss, nats a token, at each step."""
+    rows, prompts = [], []
+    for text in texts:
+        prompt, rest = ("", text) if isinstance(text, str) else text
+        rows.append(lm.tokens(prompt + rest)[0])
+        prompts.append(len(lm.tokens(prompt)[0]) if prompt else 1)
+    generator = torch.Generator().manual_seed(seed)
+    vector = torch.zeros(lm.d_model, device=lm.device, requires_grad=True)
+    optimizer = torch.optim.Adam([vector], lr=lr)
+    losses = []
+    with frozen(lm.model):
+        for _ in tqdm(range(steps), desc="training a steering vector", leave=False):
+            batch = torch.randperm(len(rows), generator=generator)[:batch_size].tolist()
+            tokens = lm.tokens([rows[i] for i in batch])
+            with adding(vector):
+                logits = lm(tokens, grad=True)
+            columns, starts = torch.arange(tokens.shape[1]), torch.tensor([prompts[i] for i in batch])
+            own = tokens.attention_mask.bool() & (columns >= starts[:, None]).to(lm.device)
+            loss = cross_entropy(logits[:, :-1][own[:, 1:]].float(), tokens[:, 1:][own[:, 1:]])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                vector *= (longest / vector.norm().clamp(min=1e-12)).clamp(max=1)
+            losses.append(loss.item())
+    return vector.detach(), losses
+
+
+def _probe(positive: Tensor, negative: Tensor) -> Tensor:
+    """The weights (d,) of a logistic regression, in the activations' own units."""
+    x = torch.cat([positive, negative])
+    y = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))])
+    centre, spread = x.mean(0), x.std(0).clamp(min=1e-6)
+    x = (x - centre) / spread
+    probe = nn.Linear(x.shape[1], 1)
+    nn.init.zeros_(probe.weight)
+    optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = binary_cross_entropy_with_logits(probe(x)[:, 0], y) + 0.01 * probe.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return (probe.weight.detach()[0]) / spread
+
+
+def _counts(pooling, lengths: list[int]) -> list[int]:
+    match pooling:
+        case "mean":
+            return lengths
+        case "last":
+            return [1] * len(lengths)
+        case ("window", int(k)) if k > 0:
+            return [k] * len(lengths)
+        case [*counts] if len(counts) == len(lengths) and all(isinstance(count, int) for count in counts):
+            return counts
+    raise ValueError(f"pooling={pooling!r} is unknown: choose 'mean', 'last', or ('window', k) with k of 1 or more.")

@@ -1,0 +1,186 @@
+"""Does a steering vector work? Sampled continuations, counted (after AxBench, Wu et al. 2025, in small).
+
+    steering_scores(lm, prompts, {"named": ["Toronto"]}, steering=vector)
+
+Three numbers belong together: how often the concept is there, the perplexity of what was written under the *unsteered* model,
+and how much it repeats itself, for a text that goes round in circles has a low perplexity. And each belongs beside the same
+numbers without steering, with a random direction, and with a plain prompt in the vector's place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .models import LanguageModel
+from .steering import SteeringVector
+
+# Without the mild penalty a small model goes round in circles even when nobody steers it.
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.15}
+ROWS = 96  # continuations per call
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was written, and what it scored.
+
+    Attributes:
+        name: of the condition.
+        prompts, texts: what was continued, and the continuations, one a sample.
+        hits: for each list of words, whether a continuation has one of them.
+        nll: the sum of −log p of each continuation's tokens under the unsteered model, in nats, and `tokens`, their number.
+        repeats: the share of each continuation's word triples that it had before.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    texts: tuple[str, ...]
+    hits: Mapping[str, tuple[bool, ...]]
+    nll: Tensor
+    tokens: Tensor
+    repeats: Tensor
+    marks: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean −log p over all tokens of all continuations."""
+        return math.exp(self.nll.sum() / self.tokens.sum())
+
+    @property
+    def perplexity_interval(self) -> tuple[float, float]:
+        """95 %, by resampling continuations (a thousand times, seed 0)."""
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randint(len(self.nll), (1000, len(self.nll)), generator=generator)
+        values = (self.nll[drawn].sum(1) / self.tokens[drawn].sum(1)).exp()
+        low, high = values.quantile(torch.tensor([0.025, 0.975])).tolist()
+        return low, high
+
+    @property
+    def repetition(self) -> float:
+        """The mean share of word triples that a continuation had before, 0 to 1."""
+        return self.repeats.mean().item()
+
+    def rate(self, words: str) -> float:
+        """The share of continuations that have one of a list's words."""
+        return sum(self.hits[words]) / len(self.hits[words])
+
+    def interval(self, words: str) -> tuple[float, float]:
+        """95 % for `rate`, after Wilson (1927). It takes the continuations for independent, which those of one prompt aren't quite."""
+        return wilson(sum(self.hits[words]), len(self.hits[words]))
+
+    def by_prompt(self, words: str) -> dict[str, float]:
+        """`rate` prompt by prompt: an average can hide prompts that are not steered at all (Tan et al. 2024)."""
+        found: dict[str, list[bool]] = {}
+        for prompt, hit in zip(self.prompts, self.hits[words], strict=True):
+            found.setdefault(prompt, []).append(hit)
+        return {prompt: sum(hits) / len(hits) for prompt, hits in found.items()}
+
+    def __repr__(self) -> str:
+        rates = [
+            f"{words} {self.rate(words):.2f} [{self.interval(words)[0]:.2f}, {self.interval(words)[1]:.2f}]"
+            for words in self.hits
+        ]
+        return (
+            f"{self.name or 'unsteered'}: {', '.join(rates)}, perplexity {self.perplexity:.1f}, repetition {self.repetition:.2f} "
+            f"(n = {len(self.texts)})"
+        )
+
+
+def steering_scores(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    words: Mapping[str, Sequence[str]],
+    *,
+    steering: SteeringVector | Callable[[], AbstractContextManager] | None = None,
+    before: str = "",
+    samples: int = 4,
+    seeds: Sequence[int] = (0, 1, 2),
+    max_new_tokens: int = 40,
+    name: str | None = None,
+    **options,
+) -> Scores:
+    """Sample continuations, steered or not, and score them.
+
+    Args:
+        lm: the model.
+        prompts: what is continued: other prompts than those that the vector or its strength were chosen on.
+        words: lists of words that count as a hit, each under a name; case doesn't matter, and only whole words count.
+        steering: a vector, applied as it says itself; or a function that gives the context manager to sample in, such as
+            `lambda: vector.apply(lm, 0.3)`; None for the unsteered model.
+        before: put in front of each prompt while sampling: steering by a plain prompt. What it is scored on doesn't have it.
+        samples, seeds: so many continuations of each prompt with each seed.
+        max_new_tokens: their length at most.
+        name: of the condition; by default the vector's.
+        options: of the sampling, in place of `SAMPLING`'s.
+
+    Raises:
+        ValueError: no prompts, or an empty list of words.
+    """
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError(f"A list of prompts was expected, one at least, and {prompts!r} was given.")
+    patterns = {which: _pattern(which, listed) for which, listed in words.items()}
+    rows = [prompt for prompt in prompts for _ in range(samples)]
+    entered = nullcontext if steering is None else steering
+    if isinstance(steering, SteeringVector):
+        entered, name = (lambda: steering.apply(lm)), steering.name if name is None else name
+    texts: list[str] = []
+    for seed in seeds:
+        for start in range(0, len(rows), ROWS):
+            batch = [before + prompt for prompt in rows[start : start + ROWS]]
+            with entered():
+                texts += lm.generate(batch, max_new_tokens, seed=seed + 1_000 * start, **SAMPLING | options)
+    rows = rows * len(seeds)
+    nll, tokens = surprise(lm, rows, texts)
+    return Scores(
+        name or "",
+        tuple(rows),
+        tuple(texts),
+        {which: tuple(bool(pattern.search(text)) for text in texts) for which, pattern in patterns.items()},
+        nll,
+        tokens,
+        torch.tensor([repeated(text) for text in texts]),
+    )
+
+
+def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """−log p of each text after its prompt, in nats, and how many tokens that is: two tensors (text,)."""
+    nll, counts = torch.zeros(len(texts)), torch.zeros(len(texts))
+    for start in range(0, len(texts), 32):
+        rows = range(start, min(start + 32, len(texts)))
+        tokens = lm.tokens([prompts[row] + texts[row] for row in rows])
+        logits = lm(tokens)[:, :-1].float()
+        logp = logits.gather(-1, tokens[:, 1:, None])[..., 0] - logits.logsumexp(-1)
+        first = torch.tensor([len(lm.tokens(prompts[row])[0]) for row in rows], device=lm.device)
+        own = tokens.attention_mask[:, 1:].bool() & (
+            torch.arange(1, tokens.shape[1], device=lm.device) >= first[:, None]
+        )
+        nll[rows.start : rows.stop] = -(logp * own).sum(1).cpu()
+        counts[rows.start : rows.stop] = own.sum(1).cpu().float()
+    return nll, counts
+
+
+def repeated(text: str) -> float:
+    """The share of a text's word triples that it had before."""
+    words = text.lower().split()
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(triples)) / len(triples) if triples else 0.0
+
+
+def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval for a share (Wilson 1927): unlike p ± z·s, it is no point where all or none are hits."""
+    p, spread = hits / n, z * z / n
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _pattern(name: str, words: Sequence[str]) -> re.Pattern:
+    if isinstance(words, str) or not words:
+        raise ValueError(f"{name!r} needs a list of words, one at least, and got {words!r}.")
+    return re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
