@@ -11,15 +11,18 @@ from .loading import load_model
 from .metrics import kl_divergence, logit_diff, probability, rank
 from .models import LanguageModel
 from .patching import attribution_sweep, patch_sweep
+from .personas import personas
 from .prompts import facts, ioi, known, pairs, pronouns, truths
 from .sites import Site
 from .steering import SteeringVector
-from .steering_scores import steering_scores
+from .steering_scores import SAMPLING, steering_scores
+from .steering_sweep import layer_sweep
 from .subspaces import BoundlessSubspace, RotatedSubspace, class_means, principal_angles, principal_components
 from .sweeps import Sweep
 from .tracing import average_traces, causal_trace, embedding_std
 
 __all__ = [
+    "SAMPLING",
     "Activations",
     "BoundlessSubspace",
     "Counterfactual",
@@ -47,12 +50,14 @@ __all__ = [
     "ioi",
     "kl_divergence",
     "known",
+    "layer_sweep",
     "load_model",
     "logit_diff",
     "mean_ablate",
     "noise",
     "pairs",
     "patch_sweep",
+    "personas",
     "principal_angles",
     "principal_components",
     "probability",

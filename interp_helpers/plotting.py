@@ -141,7 +141,7 @@ def _draw(axes, sweep, limit: float):
 
 
 def curves(
-    x: Sequence[float],
+    x: Sequence[float] | Mapping[str, Sequence[float]],
     lines: Mapping[str, Sequence[float]],
     *,
     errors: Mapping[str, Sequence[float]] | None = None,
@@ -151,16 +151,17 @@ def curves(
     references: Mapping[str, float] | None = None,
     alt: str | None = None,
 ) -> Picture:
-    """Named curves over a shared x, each with an error band if it has one (say in `ylabel` what the band is).
+    """Named curves over x, each with an error band if it has one (say in `ylabel` what the band is).
 
     Args:
-        x: the points along x.
+        x: the points along x, shared or {name: points}.
         lines: {name: values}.
         errors: {name: half the band's width}.
         title, xlabel, ylabel: the finding, and what the axes are.
         references: {name: value} for dotted horizontal lines.
         alt: the text alternative; by default the ranges and ends of every curve.
     """
+    xs = x if isinstance(x, Mapping) else dict.fromkeys(lines, x)
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.8), layout="constrained")
         axes = figure.add_subplot()
@@ -168,7 +169,7 @@ def curves(
             k = i % len(COLOURS)
             values = np.asarray(values, dtype=float)
             axes.plot(
-                x,
+                xs[name],
                 values,
                 label=name,
                 color=COLOURS[k],
@@ -179,7 +180,7 @@ def curves(
             )
             if errors and errors.get(name) is not None:
                 half = np.asarray(errors[name], dtype=float)
-                axes.fill_between(x, values - half, values + half, color=COLOURS[k], alpha=0.18, linewidth=0)
+                axes.fill_between(xs[name], values - half, values + half, color=COLOURS[k], alpha=0.18, linewidth=0)
         for name, value in (references or {}).items():
             axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2)
             axes.annotate(
@@ -190,10 +191,14 @@ def curves(
         axes.set_title(title, wrap=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=None)
     told = "; ".join(
-        f"{name} from {values[0]:.2f} to {values[-1]:.2f}, highest {max(values):.2f} at {x[int(np.argmax(values))]}"
+        f"{name} from {values[0]:.2f} to {values[-1]:.2f}, highest {max(values):.2f} at {_point(xs[name][int(np.argmax(values))])}"
         for name, values in ((n, [float(v) for v in vs]) for n, vs in lines.items())
     )
     return Picture(figure, alt or f"{title} {ylabel} against {xlabel}: {told}.")
+
+
+def _point(x: float) -> str:
+    return f"{x:.2f}" if isinstance(x, float) else str(x)
 
 
 def bars(

@@ -29,8 +29,11 @@ LAYERS = [
     {"loading", "replay", "prompts"},
     {"batches", "paused"},
     {"sweeps", "interchange"},
-    {"patching", "tracing", "direct", "das"},
-    {"das_compare"},
+    {"patching", "tracing", "direct", "das", "steering_directions"},
+    {"das_compare", "steering"},
+    {"steering_scores"},
+    {"steering_sweep"},
+    {"personas"},
     {"plotting"},
     {"widgets", "doctor"},
     {"course"},
@@ -59,7 +62,9 @@ def layer_of(module: str) -> int:
 def test_a_module_imports_only_from_lower_layers(path):
     own = path.relative_to(ROOT / "interp_helpers").parts[0].removesuffix(".py")
     for module in imports_of(path) - {own}:
-        drawn = own in ("sweeps", "das", "das_compare") and module == "plotting"  # only when asked to plot
+        drawn = (
+            own in ("sweeps", "das", "das_compare", "steering_sweep") and module == "plotting"
+        )  # only when asked to plot
         assert layer_of(module) < layer_of(own) or drawn, f"{own} imports {module}"
 
 
