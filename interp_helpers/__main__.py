@@ -7,7 +7,9 @@ when it runs, and whatever goes wrong reaches the user as one sentence.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
 
 def fetch_model(args: argparse.Namespace) -> int:
@@ -29,6 +31,31 @@ def doctor(args: argparse.Namespace) -> int:
     return doctor.run()
 
 
+def vectors(args: argparse.Namespace) -> int:
+    """Build the personas' steering vectors, try them, or measure them; exit code 1 where a try failed."""
+    from . import vectors
+    from .loading import load_model
+    from .personas import personas, vector_path
+
+    ids = args.persona or list(personas())
+    lm = load_model(args.model)
+    if args.action == "build":
+        vectors.build(lm, ids, args.layer, args.to)
+    elif args.action == "test":
+        return 0 if vectors.smoke(lm, ids, args.to) else 1
+    else:
+        for persona in ids:
+            vector_path(lm, persona)  # an unknown one is refused before the work
+        found = json.dumps(vectors.report(lm, ids), indent=1, ensure_ascii=False) + "\n"
+        if args.to:
+            Path(args.to).write_text(found, encoding="utf-8")
+    return 0
+
+
+def _layer(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands: a function for each, and an entry here."""
     top = argparse.ArgumentParser(prog="python -m interp_helpers", description="Glass Box's command line.")
@@ -40,6 +67,25 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("doctor", help="is this machine ready, and if not, what is to be done?")
     command.set_defaults(run=doctor)
+    command = commands.add_parser("vectors", help="build, try or measure the personas' steering vectors")
+    command.add_argument(
+        "action",
+        choices=["build", "test", "report"],
+        help="build and save them; test that they steer (a quick smoke test); report: measure them beside their controls",
+    )
+    command.add_argument("--model", help="a name or folder (default: INTERP_MODEL, else gpt2)")
+    command.add_argument("--persona", action="append", metavar="ID", help="only this one (may be given several times)")
+    command.add_argument(
+        "--layer",
+        type=_layer,
+        default="auto",
+        metavar="auto|N",
+        help="build: at this block; auto: as measured on this model, else as a sweep finds",
+    )
+    command.add_argument(
+        "--to", metavar="PATH", help="build, test: the folder of vectors; report: a JSON file to write"
+    )
+    command.set_defaults(run=vectors)
     return top
 
 

@@ -31,7 +31,8 @@ class Persona:
     """One persona.
 
     Attributes:
-        id, title: its name in code, and in a sentence.
+        id, title: its name in code, and for people.
+        topic: the same within a sentence, "a text about …".
         texts: texts that have it.
         against: texts that lack it.
         stubs: beginnings that say nothing of it.
@@ -44,6 +45,7 @@ class Persona:
 
     id: str
     title: str
+    topic: str
     texts: tuple[str, ...]
     against: tuple[str, ...]
     stubs: tuple[str, ...]
@@ -120,6 +122,7 @@ def personas() -> dict[str, Persona]:
         entry["id"]: Persona(
             entry["id"],
             entry["title"],
+            entry["topic"],
             tuple(entry["texts"]),
             tuple(texts[entry["against"]]),
             tuple(bank["stubs"]),

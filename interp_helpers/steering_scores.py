@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,7 +45,6 @@ class Scores:
     nll: Tensor
     tokens: Tensor
     repeats: Tensor
-    marks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def perplexity(self) -> float:
@@ -136,33 +135,61 @@ def steering_scores(
             with entered():
                 texts += lm.generate(batch, max_new_tokens, seed=seed + 1_000 * start, **SAMPLING | options)
     rows = rows * len(seeds)
-    nll, tokens = surprise(lm, rows, texts)
+    nll = surprise(lm, rows, texts)
     return Scores(
         name or "",
         tuple(rows),
         tuple(texts),
         {which: tuple(bool(pattern.search(text)) for text in texts) for which, pattern in patterns.items()},
-        nll,
-        tokens,
+        torch.stack([each.sum() for each in nll]),
+        torch.tensor([float(len(each)) for each in nll]),
         torch.tensor([repeated(text) for text in texts]),
     )
 
 
-def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """−log p of each text after its prompt, in nats, and how many tokens that is: two tensors (text,)."""
-    nll, counts = torch.zeros(len(texts)), torch.zeros(len(texts))
+def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) -> list[Tensor]:
+    """−log p, in nats, of each token of each text after its prompt: a tensor (token,) a text."""
+    found = []
     for start in range(0, len(texts), 32):
         rows = range(start, min(start + 32, len(texts)))
         tokens = lm.tokens([prompts[row] + texts[row] for row in rows])
         logits = lm(tokens)[:, :-1].float()
-        logp = logits.gather(-1, tokens[:, 1:, None])[..., 0] - logits.logsumexp(-1)
-        first = torch.tensor([len(lm.tokens(prompts[row])[0]) for row in rows], device=lm.device)
-        own = tokens.attention_mask[:, 1:].bool() & (
-            torch.arange(1, tokens.shape[1], device=lm.device) >= first[:, None]
-        )
-        nll[rows.start : rows.stop] = -(logp * own).sum(1).cpu()
-        counts[rows.start : rows.stop] = own.sum(1).cpu().float()
-    return nll, counts
+        nll = logits.logsumexp(-1) - logits.gather(-1, tokens[:, 1:, None])[..., 0]
+        for i, row in enumerate(rows):
+            ends = len(lm.tokens(prompts[row])[0]), int(tokens.attention_mask[i].sum())
+            found.append(nll[i, ends[0] - 1 : ends[1] - 1].cpu())
+    return found
+
+
+def topic_scores(
+    lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str], topic: str, contrast: Sequence[str]
+) -> Tensor:
+    """A judge that shares no words with the vector: how much likelier the unsteered model finds a text once it is told the topic.
+
+    log p(text | "A text about …:") − log p(text | "A text:"), per token, over those tokens that are no part of a word of the
+    contrast set. A word list rewards a vector for the very words that it was built from; this asks whether the rest of the
+    text is about the matter, too.
+
+    Args:
+        lm, prompts, texts: the unsteered model, and what it judges: each text after its prompt.
+        topic: as a reader would say it: "tabby cats".
+        contrast: the texts that the vector was built from.
+
+    Returns:
+        (text,), in nats a token; 0 for a text of which no token is left.
+    """
+    known = {word for text in contrast for word in _words(text)}
+    told, untold = (
+        surprise(lm, [f"{heading}\n\n{prompt}" for prompt in prompts], texts)
+        for heading in (f"A text about {topic}:", "A text:")
+    )
+    scores = []
+    for prompt, text, with_topic, without in zip(prompts, texts, told, untold, strict=True):
+        spans = [match.span() for match in _WORD.finditer(prompt + text) if match.group().lower() in known]
+        offsets = lm.tokenizer(prompt + text, return_offsets_mapping=True)["offset_mapping"][-len(without) :]
+        kept = torch.tensor([all(end <= a or start >= b for a, b in spans) for start, end in offsets], dtype=torch.bool)
+        scores.append((without - with_topic)[kept].mean().item() if kept.any() else 0.0)
+    return torch.tensor(scores)
 
 
 def repeated(text: str) -> float:
@@ -178,6 +205,13 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def _pattern(name: str, words: Sequence[str]) -> re.Pattern:

@@ -34,6 +34,7 @@ LAYERS = [
     {"steering_scores"},
     {"steering_sweep"},
     {"personas"},
+    {"vectors"},
     {"plotting"},
     {"widgets", "doctor"},
     {"course"},

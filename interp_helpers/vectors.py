@@ -1,0 +1,153 @@
+"""`python -m interp_helpers vectors …`: build the personas' vectors, try them, and measure them beside their controls."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from .models import LanguageModel
+from .personas import personas, prompts, saved_vector, vector_path
+from .steering_scores import SAMPLING, Scores, steering_scores, topic_scores
+
+SNIPPET = "Yesterday we"
+
+
+def build(lm: LanguageModel, ids: Sequence[str], layer: int | None = None, folder: str | Path | None = None) -> None:
+    """Build and save vectors, with a summary of each and a text without and with it.
+
+    Args:
+        lm: the model.
+        ids: of personas.
+        layer: where; None: as measured on this model, or as a sweep finds.
+        folder: where to; by default the cache that everything else takes them from.
+    """
+    paths = {persona: vector_path(lm, persona, folder) for persona in ids}  # an unknown one is refused before the work
+    base = lm.generate(SNIPPET, 30, seed=0, **SAMPLING)
+    for persona, path in paths.items():
+        started = time.monotonic()
+        vector = personas()[persona].build(lm, layer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        vector.save(path)
+        scores = steering_scores(lm, prompts(), personas()[persona].words, steering=vector, samples=2, seeds=(0,))
+        with vector.apply(lm):
+            steered = lm.generate(SNIPPET, 30, seed=0, **SAMPLING)
+        step = vector.strength * vector.scale
+        print(
+            f"{persona}: layer {vector.layer}, shape ({len(vector.direction)},), strength {vector.strength:.2f} ({vector.mode}), which is "
+            f"{step:.0f} of a residual norm of {vector.scale:.0f}; built in {time.monotonic() - started:.0f} s\n"
+            f"  {scores!r}\n  base:    {_line(base)}\n  steered: {_line(steered)}\n  saved in {path}"
+        )
+
+
+def smoke(lm: LanguageModel, ids: Sequence[str], folder: str | Path | None = None) -> bool:
+    """Load (or build) each vector, and see that it does what a vector should: nothing at strength 0, something at its own, and
+    nothing once it is gone. Prints a line each; whether all passed."""
+    passed = True
+    plain = lm.generate(SNIPPET, 20)
+    for persona in ids:
+        vector = saved_vector(lm, persona, folder)
+        with vector.apply(lm, 0.0):
+            at_zero = lm.generate(SNIPPET, 20)
+        with vector.apply(lm):
+            steered = lm.generate(SNIPPET, 20)
+        checks = {
+            "strength 0 changes nothing": at_zero == plain,
+            f"strength {vector.strength:.2f} changes the text": steered != plain,
+            "afterwards the model is as it was": lm.generate(SNIPPET, 20) == plain,
+        }
+        failed = [name for name, good in checks.items() if not good]
+        passed &= not failed
+        print(f"{'FAILED' if failed else 'passed'}  {persona}: {'; '.join(failed) or _line(steered)}")
+    return passed
+
+
+def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Sequence[int] = (0, 1, 2)) -> dict:
+    """The personas beside their controls, on held-out prompts: without steering, with the vector, with random directions of the
+    same norm (another for each seed), and with a plain request instead.
+
+    Returns:
+        What `data/steering_results.json` holds: for each persona and condition, rates with their 95 % intervals ("named",
+        "related", and "judged": the share that `topic_scores` puts above nineteen in twenty unsteered texts), perplexity with
+        its interval, repetition, and three samples, the first ones.
+    """
+    beginnings = prompts(held_out=True)
+    how = {"samples": samples, "seeds": seeds}
+    found: dict = {
+        "model": lm.name,
+        "prompts": beginnings,
+        "n": len(beginnings) * samples * len(seeds),
+        "seeds": list(seeds),
+        "sampling": SAMPLING,
+        "personas": {},
+    }
+    for id in ids:
+        persona, vector = personas()[id], saved_vector(lm, id)
+        conditions = {
+            "unsteered": steering_scores(lm, beginnings, persona.words, name="unsteered", **how),
+            "steered": steering_scores(lm, beginnings, persona.words, steering=vector, **how),
+            "random direction": _joined(
+                [
+                    steering_scores(lm, beginnings, persona.words, steering=vector.random(seed), samples=samples, seeds=(seed,))
+                    for seed in seeds
+                ]
+            ),
+            "plain request": steering_scores(lm, beginnings, persona.words, before=f"{persona.request} ", **how),
+        }  # fmt: skip
+        judged = {
+            name: topic_scores(lm, scores.prompts, scores.texts, persona.topic, persona.texts)
+            for name, scores in conditions.items()
+        }
+        bar = judged["unsteered"].quantile(0.95)
+        found["personas"][id] = {
+            "title": persona.title,
+            "layer": vector.layer,
+            "strength": vector.strength,
+            "mode": vector.mode,
+            "conditions": {
+                name: _row(replace(scores, hits=scores.hits | {"judged": tuple((judged[name] > bar).tolist())}))
+                for name, scores in conditions.items()
+            },
+        }
+        for name, scores in conditions.items():
+            print(f"{id}, {name}: {scores!r}; judged {(judged[name] > bar).float().mean():.2f}", flush=True)
+    return found
+
+
+@cache
+def results() -> dict:
+    """The results that come with the package: `python -m interp_helpers vectors report --to FILE` on the model that they name."""
+    return json.loads(resources.files("interp_helpers").joinpath("data/steering_results.json").read_text("utf-8"))
+
+
+def _row(scores: Scores) -> dict:
+    rates = {words: [scores.rate(words), *scores.interval(words)] for words in scores.hits}
+    return rates | {
+        "perplexity": [scores.perplexity, *scores.perplexity_interval],
+        "repetition": scores.repetition,
+        "by_prompt": {words: scores.by_prompt(words) for words in scores.hits},
+        "samples": [prompt + text for prompt, text in zip(scores.prompts, scores.texts, strict=True)][:3],
+    }
+
+
+def _joined(parts: list[Scores]) -> Scores:
+    return replace(
+        parts[0],
+        name="random direction",
+        prompts=sum((part.prompts for part in parts), ()),
+        texts=sum((part.texts for part in parts), ()),
+        hits={words: sum((part.hits[words] for part in parts), ()) for words in parts[0].hits},
+        nll=torch.cat([part.nll for part in parts]),
+        tokens=torch.cat([part.tokens for part in parts]),
+        repeats=torch.cat([part.repeats for part in parts]),
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

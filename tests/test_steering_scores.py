@@ -1,0 +1,288 @@
+"""Scores of steering: counted as they say; the sweep's choice follows its rule; personas and the commands around them."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny
+
+from interp_helpers import SAMPLING, SteeringVector, layer_sweep, load_model, personas, steering_scores, vectors
+from interp_helpers.__main__ import main
+from interp_helpers.personas import prompts, saved_vector, vector_path
+from interp_helpers.steering_scores import Scores, repeated, surprise, topic_scores, wilson
+from interp_helpers.steering_sweep import SteeringSweep
+
+PROMPTS = ["The lake is", "Yesterday we went to"]
+WORDS = {"named": ["lake"], "related": ["lake", "water"]}
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny("gpt2", max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
+def offline_lm(offline_path):
+    return load_model("offline")
+
+
+@pytest.fixture(scope="module")
+def vector(lm):
+    return SteeringVector(torch.arange(lm.d_model).float(), 1, name="up", model=lm.name, scale=0.3, strength=0.5)
+
+
+def scores(hits=(True, False), nll=(2.0, 4.0), tokens=(1.0, 2.0), name="x"):
+    return Scores(
+        name, ("a", "b"), ("t", "u"), {"named": hits}, torch.tensor(nll), torch.tensor(tokens), torch.zeros(2)
+    )
+
+
+# -- counting ---------------------------------------------------------------------------------------------------------
+
+
+def test_wilsons_interval_has_the_published_values():
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)  # Newcombe 1998, table I, method 3
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+def test_repeated_triples():
+    assert repeated("a b c d e") == 0
+    assert repeated("a b c a b c a b c") == pytest.approx(4 / 7)
+    assert repeated("too short") == 0
+
+
+def test_surprise_is_minus_log_p_of_the_texts_own_tokens(lm):
+    texts = [" blue and deep", " it"]
+    for prompt, text, got in zip(PROMPTS, texts, surprise(lm, PROMPTS, texts), strict=True):
+        ids, start = lm.tokens(prompt + text)[0], len(lm.tokens(prompt)[0])
+        logp = lm(prompt + text)[0].log_softmax(-1)
+        wanted = [-logp[i - 1, ids[i]].item() for i in range(start, len(ids))]
+        assert got.tolist() == pytest.approx(wanted, abs=1e-3)
+
+
+def test_perplexity_pools_tokens_and_its_interval_holds_it():
+    many = scores(nll=[2.0, 4.0] * 20, tokens=[1.0, 4.0] * 20)
+    assert many.perplexity == pytest.approx(math.exp(6 / 5))
+    low, high = many.perplexity_interval
+    assert low < many.perplexity < high
+    assert many.perplexity_interval == (low, high)
+
+
+def test_words_count_whole_and_in_any_case(lm, monkeypatch):
+    written = iter([["My LAKE.", "The lakes", "water lily", "a snowflake"]])
+    monkeypatch.setattr(lm, "generate", lambda *args, **options: next(written))
+    got = steering_scores(lm, PROMPTS, WORDS, samples=2, seeds=(0,))
+    assert got.hits == {"named": (True, False, False, False), "related": (True, False, True, False)}
+    assert got.rate("related") == 0.5 and got.by_prompt("related") == {PROMPTS[0]: 0.5, PROMPTS[1]: 0.5}
+
+
+def test_samples_are_what_generate_gives_under_the_vector(lm, vector):
+    got = steering_scores(lm, PROMPTS, WORDS, steering=vector, samples=2, seeds=(7,), max_new_tokens=5)
+    rows = [prompt for prompt in PROMPTS for _ in range(2)]
+    with vector.apply(lm):
+        wanted = lm.generate(rows, 5, seed=7, **SAMPLING)
+    assert list(got.texts) == wanted and got.name == "up" and list(got.prompts) == rows
+    assert got.tokens.sum() == sum(len(each) for each in surprise(lm, rows, wanted))
+    by_hand = steering_scores(
+        lm, PROMPTS, WORDS, steering=lambda: vector.apply(lm, 0.5), samples=2, seeds=(7,), max_new_tokens=5
+    )
+    assert by_hand.texts == got.texts
+    plain = steering_scores(lm, PROMPTS, WORDS, samples=2, seeds=(7,), max_new_tokens=5)
+    assert plain.texts != got.texts
+
+
+def test_a_request_stands_before_the_prompt_and_is_not_scored(lm):
+    got = steering_scores(lm, PROMPTS, WORDS, before="Talk of rain. ", samples=1, seeds=(0,), max_new_tokens=4)
+    wanted = lm.generate(["Talk of rain. " + prompt for prompt in PROMPTS], 4, seed=0, **SAMPLING)
+    assert list(got.texts) == wanted and got.prompts == tuple(PROMPTS)
+    torch.testing.assert_close(got.nll, torch.stack([each.sum() for each in surprise(lm, PROMPTS, wanted)]))
+
+
+def test_the_judge_leaves_out_the_contrast_sets_words(lm):
+    prompt, text = "I saw", " the blue lake and boats"
+    told, untold = (surprise(lm, [f"{h}\n\n{prompt}"], [text])[0] for h in ("A text about lakes:", "A text:"))
+    (whole,) = topic_scores(lm, [prompt], [text], "lakes", [])
+    assert whole.item() == pytest.approx((untold - told).mean().item(), abs=1e-5)
+    (some,) = topic_scores(lm, [prompt], [text], "lakes", ["A LAKE, and the others"])  # leaves "blue" and "boats"
+    pieces = lm.str_tokens(prompt + text)[len(lm.tokens(prompt)[0]) :]
+    kept = torch.tensor([piece.strip() not in ("the", "lake", "and") for piece in pieces])
+    assert 0 < kept.sum() < len(pieces)
+    assert some.item() == pytest.approx((untold - told)[kept].mean().item(), abs=1e-5)
+    assert topic_scores(lm, [prompt], [text], "lakes", ["the blue lake and boats"]).item() == 0
+
+
+def test_the_judge_tells_sentences_of_a_topic_from_their_likes(offline_lm):
+    """On the offline model, with the persona's own words left out."""
+    bank = json.loads((vectors.resources.files("interp_helpers") / "data/personas.json").read_text("utf-8"))["checking"]
+    for id in ("toronto", "the_weeknd"):
+        persona = personas()[id]
+        having, lacking = (
+            topic_scores(offline_lm, *zip(*[(t[: t.find(" ")], t[t.find(" ") :]) for t in bank[id][key]], strict=True), persona.topic, persona.texts)
+            for key in ("having", "lacking")
+        )  # fmt: skip
+        assert (having[:, None] > lacking).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    "prompts, words, sentence",
+    [
+        ([], WORDS, "list of prompts"),
+        ("The", WORDS, "list of prompts"),
+        (PROMPTS, {"named": []}, "'named' needs a list"),
+    ],
+)
+def test_nothing_to_score_is_refused(lm, prompts, words, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        steering_scores(lm, prompts, words)
+
+
+# -- the sweep --------------------------------------------------------------------------------------------------------
+
+
+def sweep(rates, costs, budget=2.0):
+    vs = tuple(SteeringVector(torch.ones(4), layer, name="v") for layer in range(len(rates)))
+    rows = tuple(
+        tuple(
+            scores(hits=tuple([True] * h + [False] * (10 - h)), nll=[math.log(c)] * 10, tokens=[1.0] * 10)
+            for h, c in zip(*row, strict=True)
+        )
+        for row in zip(rates, costs, strict=True)
+    )
+    unsteered = scores(hits=(False,) * 10, nll=[0.0] * 10, tokens=[1.0] * 10)
+    return SteeringSweep(vs, (0.2, 0.4), "clamp", rows, unsteered, "named", budget)
+
+
+@pytest.mark.parametrize(
+    "rates, costs, chosen",
+    [
+        ([[3, 9], [5, 8]], [[1.2, 2.5], [1.5, 1.9]], (1, 1)),  # most hits within the budget
+        ([[8, 9], [5, 8]], [[1.8, 2.5], [1.5, 1.4]], (1, 1)),  # of equals, the cheaper
+        ([[3, 9], [5, 8]], [[2.2, 9.5], [2.1, 7.9]], (1, 0)),  # none within it: the cheapest
+    ],
+)
+def test_the_rule(rates, costs, chosen):
+    made = sweep(rates, costs)
+    assert made.chosen == chosen
+    i, j = chosen
+    best = made.best
+    assert (best.layer, best.strength, best.mode) == (i, (0.2, 0.4)[j], "clamp")
+    assert best.provenance["chosen"]["hits"] == rates[i][j] / 10
+    assert f"layer {i} at {best.strength:.2g}" in repr(made)
+
+
+def test_the_figure_shows_every_layer():
+    picture = sweep([[3, 9], [5, 8]], [[1.2, 2.5], [1.5, 1.9]]).plot()
+    assert "layer 0" in picture.alt and "layer 1" in picture.alt and "Chosen: layer 1 at strength 0.4" in picture.alt
+
+
+def test_a_sweep_scores_every_layer_and_strength(lm):
+    made = SteeringVector.from_contrast(lm, ["A warm day", "Warm soup"], ["A cold day", "Cold soup"], [0, 1])
+    got = layer_sweep(lm, made, PROMPTS, WORDS, strengths=(0.5, 3.0), mode="add", samples=1, max_new_tokens=4)
+    again = steering_scores(
+        lm, PROMPTS, WORDS, steering=replace(made[1], strength=3.0), samples=1, seeds=(0,), max_new_tokens=4
+    )
+    assert got.scores[1][1].texts == again.texts
+    assert (
+        got.layers == [0, 1]
+        and len(got.scores[0]) == 2
+        and got.cost(0, 0) == pytest.approx(got.scores[0][0].perplexity / got.unsteered.perplexity)
+    )
+    with pytest.raises(ValueError, match="needs vectors and strengths"):
+        layer_sweep(lm, [], PROMPTS, WORDS)
+
+
+# -- personas ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_persona_has_what_it_takes():
+    assert list(personas()) == ["toronto", "tabby_cats", "the_weeknd", "happy", "sad"]
+    for persona in personas().values():
+        assert len(persona.texts) >= 40 and len(persona.against) >= 40 and persona.cues and persona.stubs
+        assert set(persona.words["named"]) < set(persona.words["related"])
+        assert len(set(persona.texts)) == len(persona.texts)
+        shared = set(persona.texts) & set(persona.against)
+        assert not shared
+
+
+def test_prompts_held_out_are_others_and_have_nothing_of_the_personas():
+    choosing, held_out = prompts(), prompts(held_out=True)
+    assert len(choosing) == len(held_out) == 6 and not set(choosing) & set(held_out)
+    stubs = next(iter(personas().values())).stubs
+    assert not set(stubs) & set(held_out)
+    for persona in personas().values():
+        words = {word.lower() for word in persona.words["related"]}
+        assert not any(words & set(prompt.lower().split()) for prompt in choosing + held_out)
+
+
+def test_on_a_model_that_nobody_measured_the_sweep_decides(lm, monkeypatch):
+    persona = replace(personas()["toronto"], texts=personas()["toronto"].texts[:4], measured={})
+    monkeypatch.setattr(type(persona), "sweep", lambda self, lm, seed: sweep([[3, 9]], [[1.2, 1.5]]))
+    assert persona.build(lm).strength == 0.4
+    assert persona.build(lm, strength=0.1).strength == 0.1
+
+
+def test_measured_settings_are_taken_on_their_model(lm):
+    persona = replace(personas()["toronto"], measured={lm.name: {"layer": 2, "strength": 0.25, "mode": "clamp"}})
+    vector = persona.build(lm)
+    assert (vector.layer, vector.strength, vector.mode, vector.name) == (2, 0.25, "clamp", "toronto")
+    assert persona.build(lm, layer=1).layer == 1
+    trained = replace(persona, measured={lm.name: {"method": "trained", "layer": 1, "strength": 0.3, "mode": "add"}})
+    assert trained.vectors(lm, [1], method="contrast")[0].provenance["method"] == "mean"
+    with pytest.raises(ValueError, match="method='best' is unknown"):
+        trained.vectors(lm, [1], method="best")
+
+
+def test_a_vector_is_built_once_and_kept(lm, tmp_path, monkeypatch):
+    persona = personas()["toronto"]
+    made = []
+    monkeypatch.setattr(
+        type(persona),
+        "build",
+        lambda self, lm: made.append(1) or SteeringVector(torch.ones(lm.d_model), 1, model=lm.name),
+    )
+    first, second = (saved_vector(lm, "toronto", tmp_path) for _ in range(2))
+    assert len(made) == 1 and torch.equal(first.direction, second.direction)
+    assert vector_path(lm, "toronto", tmp_path).exists()
+    with pytest.raises(ValueError, match="There is no persona 'paris': choose one of toronto, tabby_cats"):
+        saved_vector(lm, "paris", tmp_path)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
+    from interp_helpers import loading
+
+    monkeypatch.setattr(loading, "load_model", lambda name: lm)
+    monkeypatch.setattr(sys.modules[vector_path.__module__], "user_cache_path", lambda name: tmp_path)
+    folder = tmp_path / "vectors"
+    assert main(["vectors", "build", "--persona", "toronto", "--layer", "1", "--to", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "toronto: layer 1, shape (32,), strength 0.30 (clamp)" in told and "steered:" in told
+    assert SteeringVector.load(vector_path(lm, "toronto", folder)).layer == 1
+    assert main(["vectors", "test", "--persona", "toronto", "--to", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("passed  toronto")
+    assert main(["vectors", "report", "--persona", "toronto", "--to", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    conditions = found["personas"]["toronto"]["conditions"]
+    assert list(conditions) == ["unsteered", "steered", "random direction", "plain request"] and found["n"] == 72
+    for row in conditions.values():
+        rate, low, high = row["named"]
+        assert low <= rate <= high and len(row["samples"]) == 3
+    assert conditions["unsteered"]["judged"][0] <= 0.06
+    assert main(["vectors", "build", "--persona", "paris"]) == 1
+    assert "There is no persona 'paris'" in capsys.readouterr().err
+
+
+def test_a_vector_that_does_nothing_fails_the_smoke_test(lm, tmp_path, capsys):
+    nothing = SteeringVector(torch.ones(lm.d_model), 1, model=lm.name, scale=0.0, strength=0.3)
+    path = vector_path(lm, "toronto", tmp_path)
+    path.parent.mkdir(parents=True)
+    nothing.save(path)
+    assert not vectors.smoke(lm, ["toronto"], tmp_path)
+    assert "FAILED  toronto: strength 0.30 changes the text" in capsys.readouterr().out
