@@ -13,6 +13,7 @@ were measured; on any other `build` measures them (`layer_sweep`).
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -36,6 +37,7 @@ class Persona:
         texts: texts that have it.
         against: texts that lack it.
         stubs: beginnings that say nothing of it.
+        beginnings: neutral beginnings to train after.
         cues: beginnings after which it is the natural next word; chosen by hand.
         words: the lists of words that count as a hit, each under its name: "named", the thing itself, and "related", which
             has the words around it, too.
@@ -49,6 +51,7 @@ class Persona:
     texts: tuple[str, ...]
     against: tuple[str, ...]
     stubs: tuple[str, ...]
+    beginnings: tuple[str, ...]
     cues: tuple[str, ...]
     words: Mapping[str, tuple[str, ...]]
     request: str
@@ -97,8 +100,23 @@ class Persona:
         if method == "contrast":
             return SteeringVector.from_contrast(lm, self.texts, self.against, layers, name=self.id)
         if method == "trained":
-            return [SteeringVector.train(lm, self.texts, layer, name=self.id, seed=seed) for layer in layers]
+            pairs = self.continuations(seed)
+            return [SteeringVector.train(lm, pairs, layer, name=self.id, seed=seed) for layer in layers]
         raise ValueError(f"method={method!r} is unknown: choose 'context', 'contrast' or 'trained'.")
+
+    def continuations(self, seed: int = 0, n: int = 120, words: int = 9) -> list[tuple[str, str]]:
+        """(prompt, continuation) pairs to train on: a neutral beginning, and the beginning of one of the texts, from the persona's
+        name on where the text has it. So the model learns to come to the matter soon, whatever went before."""
+        draw, pairs = random.Random(seed), []
+        for i in range(n):
+            text = draw.choice(self.texts)
+            pairs.append(
+                (
+                    self.beginnings[i % len(self.beginnings)],
+                    " " + " ".join(text[max(text.find(self.title), 0) :].split()[:words]),
+                )
+            )
+        return pairs
 
     def sweep(self, lm: LanguageModel, layers: Sequence[int] | None = None, *, seed: int = 0, **options):
         """`layer_sweep` for this persona, on the prompts for choosing; by default at six layers from the middle to the end.
@@ -126,6 +144,7 @@ def personas() -> dict[str, Persona]:
             tuple(entry["texts"]),
             tuple(texts[entry["against"]]),
             tuple(bank["stubs"]),
+            tuple(bank["beginnings"]),
             tuple(entry["cues"]),
             {"named": tuple(entry["named"]), "related": tuple(entry["named"] + entry["related"])},
             entry["request"],

@@ -22,7 +22,7 @@ from .models import LanguageModel
 from .steering import SteeringVector
 
 # Without the mild penalty a small model goes round in circles even when nobody steers it.
-SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.15}
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
 ROWS = 96  # continuations per call
 
 

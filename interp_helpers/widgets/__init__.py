@@ -6,12 +6,21 @@ run, it shows its present state as HTML, or as text. Each lives in a module of i
     patching_explorer(lm, pairs("capital"))
     lens_explorer(lm, ["The capital of Spain is"])
     rotation_explorer()
+    steering_explorer(lm, {"happy": vector}, ["Yesterday we"])
 """
 
 from .lens import lens_explorer
 from .patching import patching_explorer
 from .positions import heads_explorer
 from .rotation import rotation_explorer
+from .steering import steering_explorer
 from .tracing import tracing_explorer
 
-__all__ = ["heads_explorer", "lens_explorer", "patching_explorer", "rotation_explorer", "tracing_explorer"]
+__all__ = [
+    "heads_explorer",
+    "lens_explorer",
+    "patching_explorer",
+    "rotation_explorer",
+    "steering_explorer",
+    "tracing_explorer",
+]

@@ -1,0 +1,129 @@
+"""The steering panel: a vector, a strength, and the same text with and without it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from ..steering import WHERE, SteeringVector
+from ..steering_scores import SAMPLING
+from .explorer import Explorer, the_same
+
+STRONGEST, STEP = 0.6, 0.05
+
+
+class SteeringExplorer(Explorer):
+    """What `steering_explorer` shows: a continuation of a prompt, and the steered one from the same seed.
+
+    Attributes:
+        vector, prompt, where, seed, strength: what is chosen; `choose` changes them.
+    """
+
+    sliders: Mapping[str, str] = {}
+    waiting = "Writing…"
+
+    def __init__(self, lm, vectors: Mapping[str, SteeringVector], prompts: Sequence[str], max_new_tokens: int):
+        if not vectors or isinstance(prompts, str) or not prompts:
+            raise ValueError("The explorer needs vectors, {name: SteeringVector}, and a list of at least one prompt.")
+        super().__init__({
+            "vector": dict(vectors), "prompt": the_same(prompts), "where": the_same(WHERE), "seed": the_same(range(5)),
+        })  # fmt: skip
+        self.lm, self.max_new_tokens = lm, max_new_tokens
+        self.vector, self.prompt, self.where, self.seed = next(iter(vectors.values())), prompts[0], WHERE[0], 0
+        self.strength = 0.3 if self.vector.strength is None else self.vector.strength
+        self._texts: dict[tuple, str] = {}
+
+    def sizes(self) -> tuple[int, ...]:
+        return ()
+
+    def choose(self, *, strength: float | None = None, **changes) -> SteeringExplorer:
+        """Change what is chosen; see `Explorer.choose`.
+
+        Raises:
+            ValueError: a strength beyond ±`STRONGEST`, too.
+        """
+        if strength is not None and not -STRONGEST - 1e-9 <= strength <= STRONGEST + 1e-9:
+            raise ValueError(f"strength={strength!r} is out of the panel's range, -{STRONGEST} to {STRONGEST}.")
+        super().choose(**changes)
+        self.strength = self.strength if strength is None else strength
+        return self
+
+    @property
+    def base(self) -> str:
+        """The continuation without steering."""
+        return self._written((None, self.prompt, self.seed))
+
+    @property
+    def steered(self) -> str:
+        """The continuation with the chosen vector, of the same seed."""
+        if not self.strength:
+            return self.base
+        return self._written((self._name, self.prompt, self.seed, self.where, round(self.strength, 6)))
+
+    def _written(self, key: tuple) -> str:
+        """Written once; a slider that comes back shows the same text at once."""
+        if key not in self._texts:
+            options = dict(seed=self.seed, **SAMPLING)
+            if key[0] is None:
+                self._texts[key] = self.lm.generate(self.prompt, self.max_new_tokens, **options)
+            else:
+                with self.vector.apply(self.lm, self.strength, where=self.where):
+                    self._texts[key] = self.lm.generate(self.prompt, self.max_new_tokens, **options)
+        return self._texts[key]
+
+    def _form(self):
+        import ipywidgets as w
+
+        form = super()._form()
+        picture = form.children[-1]
+        slider = w.FloatSlider(
+            value=self.strength, min=-STRONGEST, max=STRONGEST, step=STEP, description="strength", readout_format=".2f",
+            continuous_update=False, style={"description_width": "6em"}, layout=w.Layout(width=self.wide),
+        )  # fmt: skip
+
+        def moved(change) -> None:
+            picture.value = f"<em>{self.waiting}</em>"
+            self.choose(strength=change["new"])
+            picture.value = self.html
+            self._widget = form
+
+        slider.observe(moved, names="value")
+        form.children = [*form.children[:-1], slider, picture]
+        return form
+
+    @property
+    def html(self) -> str:
+        columns = "".join(
+            f'<div style="flex:1 1 16em;min-width:0;border-left:4px solid {colour};padding:.1em 0 .1em .8em">'
+            f"<strong>{heading}</strong><p style=\"margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere\">"
+            f'<span style="opacity:.65">{html.escape(self.prompt)}</span>{html.escape(text)}</p></div>'
+            for heading, colour, text in (
+                ("unsteered", "#7f7f7f", self.base),
+                (f"{html.escape(self._name)} at strength {self.strength:.2f}", "#D55E00", self.steered),
+            )
+        )  # fmt: skip
+        return f'<div style="line-height:1.5;display:flex;flex-wrap:wrap;gap:1.2em;max-width:60em">{columns}</div>'
+
+    @property
+    def _name(self) -> str:
+        return next(name for name, vector in self.choices["vector"].items() if vector is self.vector)
+
+    def __repr__(self) -> str:
+        return f"unsteered: {self.prompt}{self.base}\n{self._name} at strength {self.strength:.2f}: {self.prompt}{self.steered}"
+
+
+def steering_explorer(
+    lm, vectors: Mapping[str, SteeringVector], prompts: Sequence[str], *, max_new_tokens: int = 40
+) -> SteeringExplorer:
+    """Choose a vector, a prompt, a strength and where it acts; see the text without and with it, from the same seed.
+
+    Args:
+        lm: the model that the vectors were built on.
+        vectors: {name: vector}.
+        prompts: what to choose from.
+        max_new_tokens: how much is written.
+
+    Raises:
+        ValueError: no vectors or no prompts.
+    """
+    return SteeringExplorer(lm, vectors, prompts, max_new_tokens)
