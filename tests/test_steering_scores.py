@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -277,6 +278,31 @@ def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
     assert conditions["unsteered"]["judged"][0] <= 0.06
     assert main(["vectors", "build", "--persona", "paris"]) == 1
     assert "There is no persona 'paris'" in capsys.readouterr().err
+
+
+def test_the_kept_results_are_of_the_personas_as_they_are(offline_lm):
+    """`vectors report` made the file; whoever changes a persona's setting, or the prompts, makes it anew."""
+    kept = vectors.results()
+    assert kept["model"] == offline_lm.name and kept["prompts"] == prompts(held_out=True) and kept["n"] >= 72
+    assert kept["sampling"] == SAMPLING and list(kept["personas"]) == list(personas())
+    for id, row in kept["personas"].items():
+        measured = personas()[id].measured[kept["model"]]
+        assert {key: row[key] for key in ("layer", "strength", "mode")} == {
+            key: measured[key] for key in ("layer", "strength", "mode")
+        }
+        for condition in row["conditions"].values():
+            hits = round(condition["named"][0] * kept["n"])
+            assert condition["named"] == pytest.approx([hits / kept["n"], *wilson(hits, kept["n"])])
+
+
+def test_the_readme_tells_the_kept_results():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for row in vectors.results()["personas"].values():
+        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {row['title']} |")]
+        told = [cell.strip() for cell in line.strip("| ").split("|")][1:]
+        for cell, name in zip(told, ("steered", "random direction", "plain request", "unsteered"), strict=True):
+            condition = row["conditions"][name]
+            assert cell == f"{condition['named'][0]:.2f} ({condition['perplexity'][0]:.1f})"
 
 
 def test_a_vector_that_does_nothing_fails_the_smoke_test(lm, tmp_path, capsys):

@@ -1,0 +1,91 @@
+"""Wrong answers that learners give to the exercises of notebook 06, and what each is told."""
+
+
+def greedy(start="past, new, reads = None, [], ids", call="reads, past_key_values=past, use_cache=True",
+           pick="out.logits[:, -1:].argmax(-1)", past="past = out.past_key_values", result="new") -> str:  # fmt: skip
+    return (
+        f"def greedy(ids, n):\n    {start}\n    for _ in range(n):\n        out = lm.model({call})\n        {past}\n"
+        f"        reads = {pick}\n        new.append(reads.item())\n    return {result}"
+    )
+
+
+WHERE = {"prompt": (True, False), "new": (False, True), "everywhere": (True, True)}
+
+
+def where(**changed) -> str:
+    return f"answers = {WHERE | changed!r}"
+
+
+def choose(body: str) -> str:
+    return f"def choose(rows, budget):\n    {body}"
+
+
+def ablate(result: str) -> str:
+    return f"def ablate(h, v):\n    u = v / v.norm()\n    return {result}"
+
+
+WRONG = {
+    "generation.loop": [
+        (greedy(pick="out.logits[:, :1].argmax(-1)"), "the first new token is another one"),
+        (greedy(past="pass"), "does each round read the token just chosen, *and* the cache"),
+        (
+            "def greedy(ids, n):\n    start = ids.shape[1]\n    for _ in range(n):\n        ids = torch.cat([ids, lm.model(ids).logits[:, -1:].argmax(-1)], 1)\n"
+            "    return ids[0, start:].tolist()",
+            "the tokens are right, but the model read",
+        ),
+        (greedy(result="ids[0].tolist() + new"), "begins with the prompt"),
+        (greedy(result="new[1:]"), "and 4 came back"),
+        (greedy(result="None"), "is there a `return`?"),
+        (greedy(result="lm.tokenizer.decode(new)"), "a list of 5 token ids was expected"),
+        ("def greedy(ids, n):\n    return [0] * n", "the model was never called"),
+        ("greedy = 5", "the answer is your function `greedy`"),
+    ],
+    "generation.where": [
+        (where(new=(True, True)), "the first new token is decided before any new token has been read"),
+        (where(prompt=(False, False)), "and that token is steered"),
+        (where(prompt=(True, True)), "through the cache only"),
+        (where(new=(False, False)), "when it is read, it is steered"),
+        (where(everywhere=(False, True)), "everywhere is in the prompt, too"),
+        (where(everywhere=(True, False)), "everywhere is at new tokens, too"),
+        (where(new="no"), "is two answers"),
+        ("answers = [True, False]", "a dictionary was expected"),
+        ('answers = {"prompt": (True, False)}', "'new' is missing"),
+    ],
+    "generation.choose": [
+        (choose("return max(rows, key=lambda row: row['hits'])['strength']"), "and 2.5 is allowed"),
+        (choose("return min(rows, key=lambda row: row['perplexity'])['strength']"), "strength 0.0 has 10% hits"),
+        (
+            choose("return max([r for r in rows if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: r['strength'])['strength']"),
+            "strength 0.4 has 50% hits",
+        ),
+        (
+            choose("return max([r for r in rows if r['perplexity'] <= budget] or rows[:1], key=lambda r: r['hits'])['strength']"),
+            "at most 2.5 times that of strength 0",
+        ),
+        (
+            choose("return max([r for r in rows if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: r['hits'])['strength']"),
+            "of equals, take the one with the lowest perplexity",
+        ),
+        (
+            choose("return max([r for r in rows if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: (r['hits'], -r['perplexity']))"),
+            "return its strength",
+        ),
+        (choose("return 0.25"), "is none of the strengths"),
+        (choose("budget"), "is there a `return`?"),
+        ("choose = 0.3", "the answer is your function `choose`"),
+    ],
+    "generation.ablate": [
+        (ablate("h"), "h came back as it was"),
+        (ablate("h - v"), "you subtracted the same vector everywhere"),
+        (ablate("(h @ u)[..., None] * u"), "what is asked for is the rest"),
+        (ablate("h + (h @ u)[..., None] * u"), "the sign is turned round"),
+        (ablate("h - (h @ v)[..., None] * v"), "too long by"),
+        (ablate("h - (h @ u).clamp(min=0)[..., None] * u"), "what points against it is to go as well"),
+        (ablate("h - (h @ u)[..., None] * v"), "you took it out along v"),
+        (ablate("h @ u"), "a tensor of shape (6,) came back"),
+        (ablate("h.sub_((h @ u)[..., None] * u)"), "changed the tensors that it was given"),
+        (ablate("h.tolist()"), "a tensor was expected"),
+        ("def ablate(h, v):\n    h - v", "is there a `return`?"),
+        ("ablate = None", "the answer is your function `ablate`"),
+    ],
+}  # fmt: skip
