@@ -52,6 +52,13 @@ def vectors(args: argparse.Namespace) -> int:
     return 0
 
 
+def demo(args: argparse.Namespace) -> int:
+    """Serve the live steering page until it is stopped."""
+    from . import demo
+
+    return demo.run()
+
+
 def _layer(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
@@ -86,6 +93,14 @@ def parser() -> argparse.ArgumentParser:
         "--to", metavar="PATH", help="build, test: the folder of vectors; report: a JSON file to write"
     )
     command.set_defaults(run=vectors)
+
+    command = commands.add_parser(
+        "demo",
+        help="the live steering page, on this machine",
+        description="Serve the live steering page. The environment variables HOST (127.0.0.1), PORT (5050) and STRENGTH "
+        "(each persona's own) have their defaults in brackets; INTERP_MODEL chooses the model.",
+    )
+    command.set_defaults(run=demo)
     return top
 
 

@@ -1,0 +1,126 @@
+"""A room of people and one model: first come, first served, one at a time, and a bounded number waiting.
+
+A `LanguageModel` serves one thread at a time, for its hooks hang on the model. So there is one worker thread, and a queue of
+tickets: the first in it has the turn, and passes it on by leaving, whether it is done or its client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+POLL = 0.25  # seconds between two looks at whether a waiting client is still there
+_END = object()
+
+
+class Full(Exception):
+    """Every place is taken."""
+
+
+class Gone(Exception):
+    """The client has gone away."""
+
+
+class Room:
+    """The queue for one model. It belongs to one event loop.
+
+    Args:
+        places: how many may wait besides the one whose turn it is.
+    """
+
+    def __init__(self, places: int = 40):
+        self.places = places
+        self._queue: deque[Ticket] = deque()
+        self._thread = ThreadPoolExecutor(1, "model")
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return max(len(self._queue) - 1, 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is anybody's turn."""
+        return bool(self._queue)
+
+    def ticket(self) -> Ticket:
+        """A place at the end of the queue, to be given back with `leave`.
+
+        Raises:
+            Full: there is none.
+        """
+        if self.waiting >= self.places:
+            raise Full
+        ticket = Ticket(self)
+        self._queue.append(ticket)
+        self._call()
+        return ticket
+
+    def close(self) -> None:
+        """Let the worker thread end once it has finished what it does."""
+        self._thread.shutdown(wait=False)
+
+    def _call(self) -> None:
+        if self._queue:
+            self._queue[0].called.set()
+
+
+class Ticket:
+    """One place in the queue, and the work that is done when it comes up."""
+
+    def __init__(self, room: Room):
+        self.called = asyncio.Event()
+        self._room = room
+        self._work: Generator | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How many are before it."""
+        return self._room._queue.index(self)
+
+    async def turn(self, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[int]:
+        """Wait: yields how many are ahead, at first and whenever that changes, and ends when the turn has come.
+
+        Raises:
+            Gone: `gone` said that the client has left.
+        """
+        said = None
+        while not self.called.is_set():
+            if self.ahead != said:
+                said = self.ahead
+                yield said
+            try:
+                await asyncio.wait_for(self.called.wait(), POLL)
+            except asyncio.TimeoutError:  # the built-in one only from Python 3.11 on
+                if await gone():
+                    raise Gone from None
+
+    async def work(self, steps: Generator, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[Any]:
+        """Run a generator in the worker thread, step by step, and yield what it yields. Only when the turn has come.
+
+        Raises:
+            Gone: `gone` said that the client has left.
+        """
+        self._work = steps
+        loop = asyncio.get_running_loop()
+        while True:
+            item = await loop.run_in_executor(self._room._thread, next, steps, _END)
+            if item is _END:
+                return
+            yield item
+            if await gone():
+                raise Gone
+
+    def leave(self) -> None:
+        """Give the place back, and the turn to the next; again does nothing."""
+        if self not in self._room._queue:
+            return
+        if self._work is not None:
+            # Before the next one's first step, for the thread does one thing after the other: a step that still runs
+            # ends, then the generator takes its hooks off the model.
+            self._room._thread.submit(self._work.close)
+        self._room._queue.remove(self)
+        self._room._call()
