@@ -83,7 +83,24 @@ def test_no_command_and_an_unknown_command_show_the_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     out = capsys.readouterr().out
-    assert stopped.value.code == 0 and "fetch-model" in out and "doctor" in out
+    assert stopped.value.code == 0 and "fetch-model" in out and "doctor" in out and "demo" in out
+
+
+# -- demo -------------------------------------------------------------------------------------------------------------
+
+
+def test_demo_serves_the_page(monkeypatch):
+    monkeypatch.setattr("interp_helpers.demo.run", lambda: 7)
+    assert main(["demo"]) == 7
+
+
+def test_demo_says_in_a_sentence_what_is_wrong_with_its_settings(monkeypatch, capsys):
+    monkeypatch.setenv("PORT", "eighty")
+    assert main(["demo"]) == 1
+    out, err = capsys.readouterr()
+    assert (
+        out == "" and err.startswith("Error: PORT is 'eighty', and a number from 0 to 65535") and err.count("\n") == 1
+    )
 
 
 # -- doctor -----------------------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def vectors(lm):
 def made(lm, layer=1):
     warm = SteeringVector.from_contrast(lm, WARM, COLD, layer, name="warm")
     return {
-        "warm": SteeringVector(warm.direction, layer, name="warm", model=lm.name, scale=warm.scale, strength=0.8, mode="clamp"),
+        "warm": SteeringVector(
+            warm.direction, layer, name="warm", model=lm.name, scale=warm.scale, strength=0.8, mode="clamp"
+        ),
         "cold": SteeringVector(-warm.direction, layer, name="cold", model=lm.name, scale=warm.scale, strength=0.5),
     }
 
@@ -134,7 +136,11 @@ def test_a_character_of_several_tokens_is_one_piece(lm):
     row = _Row(lm, "steered", lm.tokens("x")[0].tolist(), 0, 0)
     tokens = lm.tokens(" 日本")[0].tolist()
     pieces = [piece for token in tokens for piece in row.add(token, 0.5)]
-    assert len(tokens) > 3 and [piece.text for piece in pieces] == [" 日", "本"] or "".join(p.text for p in pieces) == " 日本"
+    assert (
+        len(tokens) > 3
+        and [piece.text for piece in pieces] == [" 日", "本"]
+        or "".join(p.text for p in pieces) == " 日本"
+    )
     assert sum(piece.shift for piece in pieces) == pytest.approx(0.5 * len(tokens))
 
 
@@ -503,7 +509,9 @@ def leave_later(url, path, body):
     host, port = url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
     line = socket.create_connection((host, int(port)))
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
     line.sendall(head.encode() + data)
     time.sleep(0.1)  # so that they come in this order
     return line.close
@@ -549,7 +557,6 @@ def test_first_come_first_served_whoever_leaves():
             room.ticket()
         with pytest.raises(Full):
             room.ticket()
-        room.close()
 
     asyncio.run(play())
 
@@ -577,7 +584,9 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(monkeypatch, ca
         assert main(["demo"]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and f"PORT={port + 1}" in err
-    assert err.startswith(f"Error: Port {port} is taken by another process, which `lsof -i :{port}` or `ss -ltnp` shows")
+    assert err.startswith(
+        f"Error: Port {port} is taken by another process, which `lsof -i :{port}` or `ss -ltnp` shows"
+    )
 
 
 def test_an_address_that_is_not_ours():
@@ -635,7 +644,13 @@ def test_the_command_serves_and_stops(offline_path):
     command = [sys.executable, "-m", "interp_helpers", "demo"]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        url = next(word for line in process.stdout if "The steering page is at" in line for word in line.split() if "://" in word)
+        url = next(
+            word
+            for line in process.stdout
+            if "The steering page is at" in line
+            for word in line.split()
+            if "://" in word
+        )
         answer = httpx.post(f"{url}/compare", json=ask(steering="toronto", max_length=15), timeout=60).json()
         assert answer["base"] != answer["steered"] and len(answer["tokens"]) > 5
         process.send_signal(2)

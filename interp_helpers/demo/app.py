@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated
@@ -218,15 +217,9 @@ def create_app(
     room = Room(places)
     tokenizer = copy.deepcopy(lm.tokenizer)  # the model's own is in use in the worker thread
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        room.close()
-
     app = FastAPI(
         title="Glass Box: steering, live",
         description="Text without and with a steering vector. The same seed gives the same text.",
-        lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
     )

@@ -25,7 +25,7 @@ class Gone(Exception):
 
 
 class Room:
-    """The queue for one model. It belongs to one event loop.
+    """The queue for one model. Its worker thread ends with the program.
 
     Args:
         places: how many may wait besides the one whose turn it is.
@@ -58,10 +58,6 @@ class Room:
         self._queue.append(ticket)
         self._call()
         return ticket
-
-    def close(self) -> None:
-        """Let the worker thread end once it has finished what it does."""
-        self._thread.shutdown(wait=False)
 
     def _call(self) -> None:
         if self._queue:
