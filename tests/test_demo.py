@@ -214,10 +214,12 @@ def test_a_vector_for_another_layer_is_built_once(lm, vectors):
         built.append((persona, layer))
         return made(lm, layer)[persona]
 
-    with TestClient(create_app(lm, Vectors(vectors, build, n_layers=lm.n_layers))) as client:
-        first, second = (client.post("/stream", json=ask(layer=0)).text.splitlines() for _ in range(2))
+    held = Vectors(vectors, build, n_layers=lm.n_layers)
+    with TestClient(create_app(lm, held)) as client:
+        first, second, own = (client.post("/stream", json=ask(layer=n)).text.splitlines() for n in (0, 0, 1))
     assert json.loads(first[0]) == {"building": {"persona": "warm", "layer": 0, "strength": 0.8}}
-    assert first[1:] == second and built == [("warm", 0)]
+    assert first[1:] == second != own and "building" not in own[0]
+    assert built == [("warm", 0)] and held.at("warm", 1) is vectors["warm"]
 
 
 def test_what_there_is(client, lm):

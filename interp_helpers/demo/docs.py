@@ -66,7 +66,13 @@ def _kind(schema: Mapping, field: Mapping) -> str:
     if field.get("type") == "object":
         return "{" + ", ".join(field["properties"]) + "}"
     low, high = (field.get(key) for key in ("minimum", "maximum"))
-    return field.get("type", "any") + (f" {low:g} to {high}" if low is not None and high is not None else "")
+    return field.get("type", "any") + (
+        f" {_short(low)} to {_short(high)}" if low is not None and high is not None else ""
+    )
+
+
+def _short(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _resolved(schema: Mapping, part: Mapping) -> Mapping:

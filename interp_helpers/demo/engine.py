@@ -72,15 +72,13 @@ class Vectors:
         """The layers at which there is a vector, or at which one can be built."""
         return list(range(self._n_layers)) if self._build else [self.own[persona].layer]
 
-    def is_ready(self, persona: str, layer: int | None) -> bool:
+    def is_ready(self, persona: str, layer: int) -> bool:
         """Whether `at` has it without building."""
-        return layer is None or (persona, layer) in self._made
+        return (persona, layer) in self._made
 
-    def at(self, persona: str, layer: int | None) -> SteeringVector:
-        """A persona's vector at a layer, by default its own. It may run the model, so call it where the model is run."""
-        if layer is None:
-            return self.own[persona]
-        if (persona, layer) not in self._made:
+    def at(self, persona: str, layer: int) -> SteeringVector:
+        """A persona's vector at one of `layers`. It may run the model, so call it where the model is run."""
+        if not self.is_ready(persona, layer):
             self._made[persona, layer] = self._build(persona, layer)
         return self._made[persona, layer]
 
