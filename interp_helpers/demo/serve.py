@@ -123,7 +123,7 @@ def course_vectors(lm: LanguageModel) -> Vectors:
     """The personas' vectors for this model, with a line for each that has to be built first."""
     own = {persona: _own_vector(lm, persona) for persona in personas()}
 
-    # One layer at a time: all of them in one pass take five times as long, and everyone in the room would wait for it.
+    # One layer at a time: all of them in one pass take minutes, and the whole room would wait for them.
     def build(persona: str, layer: int) -> SteeringVector:
         started = time.monotonic()
         vector = personas()[persona].vectors(lm, [layer])[0]
