@@ -35,7 +35,7 @@ from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
 from interp_helpers.demo import serve
 from interp_helpers.demo.app import create_app
-from interp_helpers.demo.engine import Vectors, write
+from interp_helpers.demo.engine import Vectors, _Row, write
 from interp_helpers.demo.guard import BODY_BYTES
 from interp_helpers.demo.room import Full, Gone, Room
 
@@ -131,16 +131,11 @@ def test_a_seed_repeats_itself_and_leaves_the_global_state_alone(lm, vectors):
 
 
 def test_a_character_of_several_tokens_is_one_piece(lm):
-    from interp_helpers.demo.engine import _Row
-
     row = _Row(lm, "steered", lm.tokens("x")[0].tolist(), 0, 0)
     tokens = lm.tokens(" 日本")[0].tolist()
     pieces = [piece for token in tokens for piece in row.add(token, 0.5)]
-    assert (
-        len(tokens) > 3
-        and [piece.text for piece in pieces] == [" 日", "本"]
-        or "".join(p.text for p in pieces) == " 日本"
-    )
+    assert "".join(piece.text for piece in pieces) == " 日本" and "\ufffd" not in str(pieces)
+    assert 1 < len(pieces) < len(tokens)
     assert sum(piece.shift for piece in pieces) == pytest.approx(0.5 * len(tokens))
 
 
@@ -373,12 +368,13 @@ def test_the_schema_has_every_path(schema):
     assert [operation.ok().label for operation in schema.get_all_operations()] == PATHS
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["fits", "does not fit"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "path, mode",
+    [(path, GenerationMode.POSITIVE) for path in PATHS]
+    + [(path, GenerationMode.NEGATIVE) for path in PATHS if path.startswith("POST")],
+)
 def test_answers_are_as_the_schema_says(schema, path, mode):
     """Whatever is sent: no 5xx, a status that is documented, and a body of its form."""
-    if mode == GenerationMode.NEGATIVE and path.startswith("GET"):
-        pytest.skip("there is nothing to get wrong")
     method, where = path.split()
 
     @given(case=schema[where][method].as_strategy(generation_mode=mode))
@@ -601,6 +597,8 @@ def test_an_address_that_is_not_ours():
 def test_the_announcement_says_who_can_reach_it():
     here = serve.announcement("127.0.0.1", 5050)
     assert "http://127.0.0.1:5050 for this machine alone" in here and "HOST=0.0.0.0" in here
+    for address in ("::1", "localhost", "127.0.0.2"):
+        assert "for this machine alone" in serve.announcement(address, 80)
     assert "http://[::1]:80 " in serve.announcement("::1", 80)
     there = serve.announcement("0.0.0.0", 5050)
     assert "for everyone on the network: HOST=0.0.0.0 opened it" in there and "http://0.0.0.0" not in there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import math
 import os
 import socket
@@ -106,7 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
 def announcement(host: str, port: int) -> str:
     """Where the page is, and who can reach it."""
     shown = f"[{host}]" if ":" in host else host
-    if host in ("127.0.0.1", "localhost", "::1"):
+    if _is_this_machine(host):
         return (
             f"The steering page is at http://{shown}:{port} for this machine alone (HOST=0.0.0.0 opens it to the network). "
             "Ctrl+C stops it."
@@ -145,6 +146,14 @@ def _own_vector(lm: LanguageModel, persona: str) -> SteeringVector:
     vector = saved_vector(lm, persona) if measured else personas()[persona].build(lm, layer=round(0.8 * lm.n_layers))
     print(f"  {time.monotonic() - started:.0f} s.", flush=True)
     return vector
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether an address can be reached from this machine alone; of a name that can't be told."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _own_address() -> str | None:
