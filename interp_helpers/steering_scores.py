@@ -86,7 +86,7 @@ class Scores:
             for words in self.hits
         ]
         return (
-            f"{self.name or 'unsteered'}: {', '.join(rates)}, perplexity {self.perplexity:.1f}, repetition {self.repetition:.2f} "
+            f"{self.name}: {', '.join(rates)}, perplexity {self.perplexity:.1f}, repetition {self.repetition:.2f} "
             f"(n = {len(self.texts)})"
         )
 
@@ -115,7 +115,7 @@ def steering_scores(
         before: put in front of each prompt while sampling: steering by a plain prompt. What it is scored on doesn't have it.
         samples, seeds: so many continuations of each prompt with each seed.
         max_new_tokens: their length at most.
-        name: of the condition; by default the vector's.
+        name: of the condition; by default the vector's, or "steered", "unsteered", "prompted".
         options: of the sampling, in place of `SAMPLING`'s.
 
     Raises:
@@ -126,8 +126,9 @@ def steering_scores(
     patterns = {which: _pattern(which, listed) for which, listed in words.items()}
     rows = [prompt for prompt in prompts for _ in range(samples)]
     entered = nullcontext if steering is None else steering
+    said = "prompted" if before else "unsteered" if steering is None else "steered"
     if isinstance(steering, SteeringVector):
-        entered, name = (lambda: steering.apply(lm)), steering.name if name is None else name
+        entered, said = (lambda: steering.apply(lm)), steering.name
     texts: list[str] = []
     for seed in seeds:
         for start in range(0, len(rows), ROWS):
@@ -137,7 +138,7 @@ def steering_scores(
     rows = rows * len(seeds)
     nll = surprise(lm, rows, texts)
     return Scores(
-        name or "",
+        name or said,
         tuple(rows),
         tuple(texts),
         {which: tuple(bool(pattern.search(text)) for text in texts) for which, pattern in patterns.items()},

@@ -35,6 +35,7 @@ LAYERS = [
     {"steering_sweep"},
     {"personas"},
     {"vectors"},
+    {"demo"},
     {"plotting"},
     {"widgets", "doctor"},
     {"course"},

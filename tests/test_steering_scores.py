@@ -92,9 +92,9 @@ def test_samples_are_what_generate_gives_under_the_vector(lm, vector):
     by_hand = steering_scores(
         lm, PROMPTS, WORDS, steering=lambda: vector.apply(lm, 0.5), samples=2, seeds=(7,), max_new_tokens=5
     )
-    assert by_hand.texts == got.texts
+    assert by_hand.texts == got.texts and by_hand.name == "steered"
     plain = steering_scores(lm, PROMPTS, WORDS, samples=2, seeds=(7,), max_new_tokens=5)
-    assert plain.texts != got.texts
+    assert plain.texts != got.texts and repr(plain).startswith("unsteered: named ")
 
 
 def test_a_request_stands_before_the_prompt_and_is_not_scored(lm):

@@ -85,8 +85,14 @@ def _agree(one: list, other: list) -> int:
 WHERE = {"prompt": (True, False), "new": (False, True), "everywhere": (True, True)}
 _WHERE_WHY = {
     ("prompt", 0): "the first new token is decided where the prompt's last token is read, and that token is steered",
-    ("prompt", 1): "the third new token's own activations are left alone; the steered prompt reaches it through the cache only",
-    ("new", 0): "the first new token is decided before any new token has been read: at the prompt's last token, which isn't steered",
+    (
+        "prompt",
+        1,
+    ): "the third new token's own activations are left alone; the steered prompt reaches it through the cache only",
+    (
+        "new",
+        0,
+    ): "the first new token is decided before any new token has been read: at the prompt's last token, which isn't steered",
     ("new", 1): "the third new token is a new token: when it is read, it is steered",
     ("everywhere", 0): "everywhere is in the prompt, too",
     ("everywhere", 1): "everywhere is at new tokens, too",
@@ -192,7 +198,9 @@ def _(answer):
         got = require_attempted(answer(h, v))
         require(got is not None, "your function returned None: is there a `return`?")
         require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
-        require(torch.equal(h, kept[0]) and torch.equal(v, kept[1]), "your function changed the tensors that it was given")
+        require(
+            torch.equal(h, kept[0]) and torch.equal(v, kept[1]), "your function changed the tensors that it was given"
+        )
         require(
             tuple(got.shape) == shape,
             f"a tensor of shape {tuple(got.shape)} came back, and {shape} was expected: h may have any number of axes before the last",
@@ -203,7 +211,10 @@ def _(answer):
         if near(h - along):
             continue
         require(not near(h), "h came back as it was")
-        require(not near(h - u) and not near(h - v), "you subtracted the same vector everywhere: that is steering away, not ablation")
+        require(
+            not near(h - u) and not near(h - v),
+            "you subtracted the same vector everywhere: that is steering away, not ablation",
+        )
         require(not near(along), "that is the part along v; what is asked for is the rest")
         require(not near(h + along), "the sign is turned round: what lies along v is now there twice")
         require(
@@ -214,6 +225,12 @@ def _(answer):
             not near(h - (h @ u).clamp(min=0)[..., None] * u),
             "you removed only what points *along* v; what points against it is to go as well",
         )
-        require(not near(h - (h @ u)[..., None] * v), "the coordinate is along u, of length 1, and you took it out along v")
-        raise NotYet("of random activations something along v is left, or something across it is gone: is it h − (h·u) u?")
-    return "Nothing along v is left, and nothing across it was touched. Whether “nothing” is neutral is the next question."
+        require(
+            not near(h - (h @ u)[..., None] * v), "the coordinate is along u, of length 1, and you took it out along v"
+        )
+        raise NotYet(
+            "of random activations something along v is left, or something across it is gone: is it h − (h·u) u?"
+        )
+    return (
+        "Nothing along v is left, and nothing across it was touched. Whether “nothing” is neutral is the next question."
+    )

@@ -8,7 +8,10 @@ Quiz(
     "generation.quiz",
     Question(
         "With the cache, you steer new tokens only, and strongly. The first new token is the same as without steering. Why?",
-        wrong("The cache still holds the unsteered vector", "The cache holds keys and values of the prompt; nothing stale is in it."),
+        wrong(
+            "The cache still holds the unsteered vector",
+            "The cache holds keys and values of the prompt; nothing stale is in it.",
+        ),
         right(
             "It is decided where the prompt's last token is read, and that is not a new token",
             "The forward that reads the prompt gives the first new token. Steering starts one forward later.",
@@ -17,7 +20,10 @@ Quiz(
     ),
     Question(
         "Your hook steers wherever it sees a single token, `h.shape[1] == 1`. When does that go wrong?",
-        wrong("With long prompts", "A long prompt is read in one forward of many tokens, which the hook rightly leaves alone."),
+        wrong(
+            "With long prompts",
+            "A long prompt is read in one forward of many tokens, which the hook rightly leaves alone.",
+        ),
         right(
             "With prompts of one token, and without the cache",
             "A prompt of one token looks like a new one; and without the cache every forward reads everything, so it never fires.",
@@ -31,7 +37,10 @@ Quiz(
             "A text that goes round in circles is easy to predict. A low perplexity alone does not mean good text.",
         ),
         wrong("Nothing: both numbers got better", "Read a few of the texts: a loop scores well on both."),
-        wrong("The random direction", "It is the control for the hits; a perplexity that is too good asks for another look."),
+        wrong(
+            "The random direction",
+            "It is the control for the hits; a perplexity that is too good asks for another look.",
+        ),
     ),
     Question(
         "A vector built from sentences with “happy” raises the share of texts with “happy” in them. Which control is still missing to say "
@@ -46,7 +55,10 @@ Quiz(
     Question(
         "You project a direction out at every layer, and “she” prompts turn to “he”, while “he” prompts stay. Your reading?",
         wrong("The direction means “he”", "Then removing it would have taken “he” away."),
-        wrong("The model doesn't use the direction for “he” prompts", "It may; the coordinate was moved for one class only."),
+        wrong(
+            "The model doesn't use the direction for “he” prompts",
+            "It may; the coordinate was moved for one class only.",
+        ),
         right(
             "Zero is not neutral: it lies where the “he” prompts are",
             "Look at the coordinates of both classes. Ablating to their midpoint, or to a mean, removes the difference and not a sign.",
