@@ -11,7 +11,7 @@ from .loading import load_model
 from .metrics import kl_divergence, logit_diff, probability, rank
 from .models import LanguageModel
 from .patching import attribution_sweep, patch_sweep
-from .personas import personas
+from .persona import personas
 from .prompts import facts, ioi, known, pairs, pronouns, truths
 from .sites import Site
 from .steering import SteeringVector

@@ -35,7 +35,7 @@ def vectors(args: argparse.Namespace) -> int:
     """Build the personas' steering vectors, try them, or measure them; exit code 1 where a try failed."""
     from . import vectors
     from .loading import load_model
-    from .personas import personas, vector_path
+    from .persona import personas, vector_path
 
     ids = args.persona or list(personas())
     lm = load_model(args.model)

@@ -279,6 +279,95 @@ def scatter(
     return Picture(figure, alt or f"{title} {ylabel} against {xlabel}, {len(points)} points; furthest out: {told}.")
 
 
+def clouds(
+    groups: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    arrows: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] | None = None,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    alt: str | None = None,
+) -> Picture:
+    """Groups of points in a plane, on equal scales, each group with a colour and a marker of its own.
+
+    Args:
+        groups: {name: [(x, y), …]}.
+        arrows: {name: (from, to)}.
+        marks: {name: (x, y)} for single points that stand out.
+        title, xlabel, ylabel: the finding, and what the axes are.
+        alt: the text alternative; by default each group's mean and spread, arrows and marks.
+    """
+    arrows, marks = arrows or {}, marks or {}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (name, points) in enumerate(groups.items()):
+            k = i % len(COLOURS)
+            axes.scatter(*np.asarray(points).T, color=COLOURS[k], marker=MARKERS[k], s=34, alpha=0.75, label=name)
+        for i, (name, (start, end)) in enumerate(arrows.items()):
+            colour = ("black", "0.45")[i % 2]
+            head = dict(arrowstyle="-|>", color=colour, linewidth=2.5, mutation_scale=18, shrinkA=0, shrinkB=0)
+            axes.annotate("", end, start, arrowprops=head, zorder=4)
+            axes.annotate(
+                name, end, xytext=(6, 6), textcoords="offset points", color=colour, fontweight="bold", zorder=5
+            )
+        for name, point in marks.items():
+            axes.scatter(*point, marker="*", s=260, color="white", edgecolor="black", linewidth=1.5, zorder=6)
+            axes.annotate(name, point, xytext=(10, -4), textcoords="offset points", fontweight="bold", zorder=6)
+        axes.margins(0.1)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_title(title, wrap=True)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    told = [
+        f"{name}, {len(points)} points about ({x:.0f}, {y:.0f}), spread ({dx:.0f}, {dy:.0f})"
+        for name, points in groups.items()
+        for (x, y), (dx, dy) in [(np.mean(points, 0), np.std(points, 0))]
+    ]
+    told += [f"arrow {name} from ({a:.0f}, {b:.0f}) to ({c:.0f}, {d:.0f})" for name, ((a, b), (c, d)) in arrows.items()]
+    told += [f"{name} at ({x:.0f}, {y:.0f})" for name, (x, y) in marks.items()]
+    return Picture(figure, alt or f"{title}. {ylabel} against {xlabel}: {'; '.join(told)}.")
+
+
+def intervals(
+    values: Mapping[str, Mapping[str, tuple[float, float, float]]], *, title: str, xlabel: str, alt: str | None = None
+) -> Picture:
+    """Dots with intervals: a row a group, and in it a dot for each condition.
+
+    Args:
+        values: {group: {condition: (value, low, high)}}.
+        title, xlabel: the finding, and what is measured (say what the interval is).
+        alt: the text alternative; by default every value with its interval.
+    """
+    conditions = list(dict.fromkeys(condition for row in values.values() for condition in row))
+    step = 0.8 / len(conditions)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 1.2 + len(values) * (0.2 + 0.16 * len(conditions))), layout="constrained")
+        axes = figure.add_subplot()
+        for i, condition in enumerate(conditions):
+            k = i % len(COLOURS)
+            found = [(row + (i - (len(conditions) - 1) / 2) * step, *one[condition])
+                     for row, one in enumerate(values.values()) if condition in one]  # fmt: skip
+            y, middle, low, high = np.array(found).T
+            axes.errorbar(
+                middle, y, xerr=[middle - low, high - middle], label=condition, color=COLOURS[k], marker=MARKERS[k],
+                markersize=7, linestyle="none", elinewidth=2, capsize=3,
+            )  # fmt: skip
+        for row in range(len(values) - 1):
+            axes.axhline(row + 0.5, color="0.85", linewidth=0.8)
+        axes.set_yticks(range(len(values)), _lines(list(values)))
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.set_xlabel(xlabel)
+        axes.set_title(title, wrap=True)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    told = "; ".join(
+        f"{group}: " + ", ".join(f"{name} {v:.2f} [{low:.2f}, {high:.2f}]" for name, (v, low, high) in row.items())
+        for group, row in values.items()
+    )
+    return Picture(figure, alt or f"{title} {xlabel}. {told}.")
+
+
 def _lines(labels: Sequence) -> list[str]:
     """Labels of one line each, a token's line break as in the text of a program."""
     return [str(label).replace("\n", "\\n") for label in labels]

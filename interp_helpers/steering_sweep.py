@@ -80,7 +80,7 @@ class SteeringSweep:
             dict(zip(costs, hits, strict=True)),
             title=title or f"Chosen: layer {self.layers[i]} at strength {self.strengths[j]:.2g}",
             xlabel=f"perplexity, in multiples of the unsteered (allowed: {self.budget:g})",
-            ylabel=f"continuations with a word of “{self.words}”",
+            ylabel=f"share of continuations\nwith a word of “{self.words}”",
         )
 
     def __repr__(self) -> str:

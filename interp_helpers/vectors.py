@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .models import LanguageModel
-from .personas import personas, prompts, saved_vector, vector_path
+from .persona import personas, prompts, saved_vector, vector_path
 from .steering_scores import SAMPLING, Scores, steering_scores, topic_scores
 
 SNIPPET = "Yesterday we"

@@ -29,6 +29,7 @@ LAST_CELL = {  # how far to go (set-up, model, prompts, one experiment), and wha
     "04_position_specific": ("helper", BY_HAND),
     "05_collecting_activations": ("helper", BY_HAND),
     "06_generation_with_interventions": ("helper-where", "the helper writes the same three texts"),
+    "steering_workshop": ("expect-toronto", "steered, five texts or more name Toronto"),
 }
 
 # Colab in August 2026 (with Python 3.13): what the helper must leave alone.

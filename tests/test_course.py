@@ -24,6 +24,7 @@ from interp_helpers.course import (
     hint,
     measured,
     notebook,
+    passes,
     predict,
     progress,
     quiz,
@@ -365,6 +366,14 @@ def test_a_solution_passes_the_same_check_and_is_not_progress(layer):
 def test_a_solution_that_fails_raises(layer, answer, reason):
     with pytest.raises(AssertionError, match=f"'demo.layer' doesn't pass its own check: {reason}"):
         solution(layer, answer, lm=LM)
+
+
+def test_whether_an_answer_passes_can_be_asked_without_keeping_anything(layer):
+    assert passes(layer, 23, lm=LM) is True
+    assert passes(layer, 24, lm=LM) is False and passes(layer, ..., lm=LM) is False
+    assert store.read()["exercise"] == {}
+    with pytest.raises(registry.UnknownId):
+        passes("demo.nowhere", 1)
 
 
 def test_hints_one_by_one_in_plain_text(layer, double, capsys):

@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from interp_helpers.plotting import COLOURS, DASHES, DIVERGING, MARKERS, bars, curves, heatmap, heatmaps, scatter
+from interp_helpers.plotting import (
+    COLOURS,
+    DASHES,
+    DIVERGING,
+    MARKERS,
+    bars,
+    clouds,
+    curves,
+    heatmap,
+    heatmaps,
+    intervals,
+    scatter,
+)
 from interp_helpers.sweeps import Sweep
 
 # Tokens that a prompt may hold, and that a drawing library may take for something else.
@@ -39,6 +51,14 @@ PICTURES = {
     "curves": lambda: curves(
         [0, 1, 2], {"one": [0.0, 0.5, 1.0], "two": [1.0, 0.2, 0.1]}, errors={"one": [0.1, 0.1, 0.2]},
         title="They cross", xlabel="layer", ylabel="share (mean ± standard error)", references={"neither": 0.5},
+    ),
+    "clouds": lambda: clouds(
+        {"one": [(0, 0), (1, 2)], "two": [(5, 5), (7, 5)]}, arrows={"there": ((0.5, 1), (6, 5))}, marks={"mine": (3, 3)},
+        title="They lie apart", xlabel="first", ylabel="second",
+    ),
+    "intervals": lambda: intervals(
+        {"a": {"with": (0.5, 0.4, 0.7), "without": (0.1, 0.0, 0.2)}, "b": {"with": (0.2, 0.1, 0.4)}},
+        title="With is more", xlabel="share, with 95 % interval",
     ),
     "bars": lambda: bars({"one": 0.5, "two": -0.25}, errors={"one": 0.1}, title="One is larger", ylabel="share"),
 }  # fmt: skip
@@ -76,7 +96,7 @@ def test_the_title_and_both_axes_are_named(picture):
     axes = axes_of(picture)
     assert axes.get_title(loc="left") and any(axes.get_xlabel() for axes in picture.figure.axes)
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert axes.get_ylabel() or names == ["one", "two"], "bars carry their names on the axis"
+    assert axes.get_ylabel() or names in (["one", "two"], ["a", "b"]), "bars and groups carry their names on the axis"
 
 
 def test_nothing_is_cut_off(picture):
@@ -299,3 +319,25 @@ def test_it_has_a_title_named_axes_and_a_text_alternative():
         picture.alt == "So it is total against direct, 4 points; furthest out: 23.3 (0.50, 0.60), 24.4 (-0.30, -0.50)."
     )
     assert picture.png().startswith(b"\x89PNG") and scatter(POINTS, alt="other", **SAID).alt == "other"
+
+
+# -- groups -------------------------------------------------------------------------------------------------------------
+
+
+def test_clouds_have_a_marker_a_group_equal_scales_and_say_where_everything_lies():
+    picture = PICTURES["clouds"]()
+    axes = axes_of(picture)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+    assert axes.get_aspect() == 1.0
+    for said in ("one, 2 points about (0, 1)", "arrow there from (0, 1) to (6, 5)", "mine at (3, 3)"):
+        assert said in picture.alt
+    assert {"there", "mine"} <= {text.get_text() for text in axes.texts}
+
+
+def test_intervals_are_drawn_where_they_are():
+    picture = PICTURES["intervals"]()
+    first, second = axes_of(picture).containers
+    ends = [line.vertices[:, 0].tolist() for line in first.lines[2][0].get_paths()]
+    assert np.allclose(ends, [[0.4, 0.7], [0.1, 0.4]])
+    assert len(second.lines[0].get_xdata()) == 1, "a group may lack a condition"
+    assert "a: with 0.50 [0.40, 0.70], without 0.10 [0.00, 0.20]; b: with 0.20" in picture.alt

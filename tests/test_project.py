@@ -33,7 +33,7 @@ LAYERS = [
     {"das_compare", "steering"},
     {"steering_scores"},
     {"steering_sweep"},
-    {"personas"},
+    {"persona"},
     {"vectors"},
     {"demo"},
     {"plotting"},

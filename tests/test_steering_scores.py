@@ -14,7 +14,7 @@ from tiny import tiny
 
 from interp_helpers import SAMPLING, SteeringVector, layer_sweep, load_model, personas, steering_scores, vectors
 from interp_helpers.__main__ import main
-from interp_helpers.personas import prompts, saved_vector, vector_path
+from interp_helpers.persona import prompts, saved_vector, vector_path
 from interp_helpers.steering_scores import Scores, repeated, surprise, topic_scores, wilson
 from interp_helpers.steering_sweep import SteeringSweep
 

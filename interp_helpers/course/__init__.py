@@ -8,7 +8,7 @@ which knows nothing of models.
 
 from __future__ import annotations
 
-from .exercises import NotYet, card, check, exercise, hint, require, require_attempted, require_number, solution
+from .exercises import NotYet, card, check, exercise, hint, passes, require, require_attempted, require_number, solution
 from .expectations import expect, measured
 from .overview import progress, reset_progress
 from .predictions import predict, reveal
@@ -30,6 +30,7 @@ __all__ = [
     "hint",
     "measured",
     "notebook",
+    "passes",
     "predict",
     "progress",
     "quiz",

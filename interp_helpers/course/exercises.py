@@ -120,6 +120,12 @@ def check(id: str, answer, **context) -> Verdict:
     return verdict_card(ex, status, message, shown, _standing(ex) if status == "correct" else "")
 
 
+def passes(id: str, answer, **context) -> bool:
+    """Whether an answer would be accepted; nothing is shown or kept. For a solution that leaves a good answer in place."""
+    ex = registry.find("exercise", id)
+    return _judge(ex, answer, ex.context(context))[0] == "correct"
+
+
 def solution(id: str, answer, **context) -> Card:
     """Run the same check on the solution. Doesn't count as the learner's progress; raises if it doesn't pass."""
     ex = registry.find("exercise", id)

@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
-from ..personas import prompts
+from ..persona import prompts
 from ..steering import SteeringVector
 from .docs import docs_page
 from .engine import Piece, Vectors, write

@@ -16,7 +16,7 @@ import uvicorn
 
 from ..loading import load_model
 from ..models import LanguageModel
-from ..personas import personas, saved_vector, vector_path
+from ..persona import personas, saved_vector, vector_path
 from ..steering import SteeringVector
 from .app import STRENGTH, create_app
 from .engine import Vectors

@@ -93,16 +93,9 @@ class SteeringExplorer(Explorer):
 
     @property
     def html(self) -> str:
-        columns = "".join(
-            f'<div style="flex:1 1 16em;min-width:0;border-left:4px solid {colour};padding:.1em 0 .1em .8em">'
-            f"<strong>{heading}</strong><p style=\"margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere\">"
-            f'<span style="opacity:.65">{html.escape(self.prompt)}</span>{html.escape(text)}</p></div>'
-            for heading, colour, text in (
-                ("unsteered", "#7f7f7f", self.base),
-                (f"{html.escape(self._name)} at strength {self.strength:.2f}", "#D55E00", self.steered),
-            )
-        )  # fmt: skip
-        return f'<div style="line-height:1.5;display:flex;flex-wrap:wrap;gap:1.2em;max-width:60em">{columns}</div>'
+        return side_by_side(
+            self.prompt, {"unsteered": self.base, f"{self._name} at strength {self.strength:.2f}": self.steered}
+        )
 
     @property
     def _name(self) -> str:
@@ -110,6 +103,17 @@ class SteeringExplorer(Explorer):
 
     def __repr__(self) -> str:
         return f"unsteered: {self.prompt}{self.base}\n{self._name} at strength {self.strength:.2f}: {self.prompt}{self.steered}"
+
+
+def side_by_side(prompt: str, texts: Mapping[str, str]) -> str:
+    """Two continuations {heading: text} of a prompt in columns, as HTML; on a narrow page one below the other."""
+    columns = "".join(
+        f'<div style="flex:1 1 16em;min-width:0;border-left:4px solid {colour};padding:.1em 0 .1em .8em">'
+        f'<strong>{html.escape(heading)}</strong><p style="margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere">'
+        f'<span style="opacity:.65">{html.escape(prompt)}</span>{html.escape(text)}</p></div>'
+        for (heading, text), colour in zip(texts.items(), ("#7f7f7f", "#D55E00"), strict=True)
+    )
+    return f'<div style="line-height:1.5;display:flex;flex-wrap:wrap;gap:1.2em;max-width:60em">{columns}</div>'
 
 
 def steering_explorer(

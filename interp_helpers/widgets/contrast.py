@@ -1,0 +1,181 @@
+"""A form for a steering vector of one's own: two lists of sentences, the vector between them, and what it does."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..display import mimebundle
+from ..steering import SteeringVector
+from ..steering_scores import SAMPLING
+from .steering import side_by_side
+
+FIELDS = {
+    "name": "what the vector is for, in a word or two",
+    "having": "sentences that have it, one a line",
+    "lacking": "the same sentences without it, one a line",
+    "words": "words that show it, with commas between",
+}
+
+
+class ContrastBuilder:
+    """What `contrast_builder` shows.
+
+    Attributes:
+        contrast: {"name": text, "having": sentences, "lacking": sentences, "words": words}; `...` stands for what is empty.
+        vector: built from it, with the strength and mode to apply it with; None before `build`.
+    """
+
+    def __init__(self, lm, layer: int, prompts: Sequence[str], strength: float, mode: str, max_new_tokens: int):
+        self.lm, self.layer, self.prompts = lm, layer, list(prompts)
+        self.strength, self.mode, self.max_new_tokens = strength, mode, max_new_tokens
+        self.contrast: dict = dict.fromkeys(FIELDS, ...)
+        self.vector: SteeringVector | None = None
+        self._texts: list[tuple[str, str, str]] = []
+        self._widget = None
+
+    def fill(self, **fields) -> ContrastBuilder:
+        """Fill in fields of `contrast`; what was built before is forgotten.
+
+        Raises:
+            ValueError: there is no such field.
+        """
+        for name in fields:
+            if name not in FIELDS:
+                raise ValueError(f"There is no field {name!r}: {', '.join(FIELDS)}.")
+        self.contrast |= fields
+        self.vector, self._texts, self._widget = None, [], None
+        return self
+
+    def build(self) -> SteeringVector:
+        """The vector between the two lists (`SteeringVector.from_contrast`), and each prompt continued without and with it.
+
+        Raises:
+            ValueError: a list is empty, or as `from_contrast`.
+        """
+        having, lacking = self.contrast["having"], self.contrast["lacking"]
+        if having is ... or lacking is ...:
+            raise ValueError("Both lists are needed: sentences that have it, and sentences that lack it.")
+        name = "" if self.contrast["name"] is ... else self.contrast["name"]
+        made = SteeringVector.from_contrast(self.lm, having, lacking, self.layer, name=name)
+        self.vector = replace(made, strength=self.strength, mode=self.mode)
+        options = dict(seed=0, **SAMPLING)
+        base = self.lm.generate(self.prompts, self.max_new_tokens, **options)
+        with self.vector.apply(self.lm):
+            steered = self.lm.generate(self.prompts, self.max_new_tokens, **options)
+        self._texts = list(zip(self.prompts, base, steered, strict=True))
+        self._widget = None
+        return self.vector
+
+    # -- how it looks -------------------------------------------------------------------------------------------------
+
+    @property
+    def heading(self) -> str:
+        """What was built, in a line."""
+        if self.vector is None:
+            return "Nothing built yet."
+        v, of = self.vector, self.vector.provenance["texts"]
+        return f"{v.name or 'Your vector'}: the difference between {of[0]} and {of[1]} sentences, at layer {v.layer}, strength {v.strength:.2f}."
+
+    @property
+    def code(self) -> str:
+        """The call that makes this form again, as it is filled in."""
+        filled = [f"    {name}={value!r}," for name, value in self.contrast.items() if value is not ...]
+        return "\n".join([f"contrast_builder(lm, {self.layer}).fill(", *filled, ")"])
+
+    @property
+    def html(self) -> str:
+        written = "".join(
+            side_by_side(prompt, {"unsteered": base, "steered": steered}) for prompt, base, steered in self._texts
+        )
+        keep = (
+            "<details><summary>To keep these sentences: the same form as code</summary>"
+            f'<pre style="white-space:pre-wrap">{html.escape(self.code)}</pre></details>'
+        )
+        built = self.vector is not None
+        return f'<div class="glassbox-contrast" style="line-height:1.5"><strong>{html.escape(self.heading)}</strong>{written}{keep * built}</div>'
+
+    def __repr__(self) -> str:
+        lines = [self.heading]
+        for prompt, base, steered in self._texts:
+            lines += [f"unsteered: {prompt}{base}", f"steered:   {prompt}{steered}"]
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return mimebundle(lambda: self.widget, self.html, repr(self))
+
+    @property
+    def widget(self):
+        """The live form."""
+        self._widget = self._widget or self._form()
+        return self._widget
+
+    def _form(self):
+        import ipywidgets as w
+
+        def area(name: str, lines: int):
+            value = self.contrast[name]
+            shown = "" if value is ... else value if isinstance(value, str) else _BETWEEN[name].join(value)
+            kind, extra = (w.Textarea, {"rows": lines}) if lines > 1 else (w.Text, {})
+            layout = w.Layout(width="98%")
+            return kind(value=shown, placeholder=FIELDS[name], layout=layout, **extra)
+
+        areas = {name: area(name, 10 if name in ("having", "lacking") else 1) for name in FIELDS}
+        labelled = {
+            name: w.VBox([w.HTML(f"<strong>{FIELDS[name]}</strong>"), field], layout=w.Layout(flex="1 1 18em"))
+            for name, field in areas.items()
+        }
+        button, said = w.Button(description="build and write", button_style="primary"), w.HTML(self.html)
+
+        def read(_=None) -> None:
+            for name, field in areas.items():
+                text = field.value.strip()
+                pieces = [piece.strip() for piece in text.split(_BETWEEN[name].strip(" ")) if piece.strip()]
+                self.contrast[name] = (text if name == "name" else pieces) if text else ...
+
+        def pressed(_) -> None:
+            read()
+            said.value, button.disabled = "<em>Reading your sentences, and writing…</em>", True
+            try:
+                self.build()
+                said.value = self.html
+            except ValueError as error:
+                said.value = f"<em>{html.escape(str(error))}</em>"
+            button.disabled, self._widget = False, form
+
+        for field in areas.values():
+            field.observe(read, names="value")
+        button.on_click(pressed)
+        side = w.Layout(display="flex", flex_flow="row wrap")
+        rows = [w.Box([labelled[a], labelled[b]], layout=side) for a, b in (("name", "words"), ("having", "lacking"))]
+        form = w.VBox([*rows, button, said])
+        return form
+
+
+_BETWEEN = {"name": "\n", "having": "\n", "lacking": "\n", "words": ", "}
+
+
+def contrast_builder(
+    lm,
+    layer: int,
+    prompts: Sequence[str] = ("Yesterday we", "The first thing I do is"),
+    *,
+    strength: float = 0.35,
+    mode: str = "clamp",
+    max_new_tokens: int = 30,
+) -> ContrastBuilder:
+    """A form for two lists of sentences; it builds the vector between them and shows texts without and with it.
+
+        builder = contrast_builder(lm, 24)
+        builder.fill(name="the sea", having=[…], lacking=[…])      # where widgets don't run
+        vector = builder.build()
+
+    Args:
+        lm: the model.
+        layer: where the vector is read and applied.
+        prompts: what is continued.
+        strength, mode: what the vector is applied with; see `SteeringVector.apply`.
+        max_new_tokens: how much is written.
+    """
+    return ContrastBuilder(lm, layer, prompts, strength, mode, max_new_tokens)

@@ -1,0 +1,92 @@
+"""Wrong answers that participants give to the exercises of the steering workshop, and what each is told."""
+
+HAVING = [
+    "Snow fell all night, and in the morning the cars were white.",
+    "We built a snowman in the garden and gave him a carrot for a nose.",
+    "The lake was frozen, and we skated until our fingers were cold.",
+    "She put on two sweaters, because the wind was icy.",
+    "My boots were full of snow when I reached the cabin.",
+    "In January the roads are closed by snow and ice.",
+    "He cleared the snow from the roof with a shovel.",
+    "There was frost on the windows of the old train.",
+]
+LACKING = [
+    "Music played all night, and in the morning the guests were tired.",
+    "We built a bookshelf in the garage and gave it a coat of paint.",
+    "The shop was crowded, and we waited until our parents were bored.",
+    "She put on two bracelets, because the party was special.",
+    "My pockets were full of coins when I reached the station.",
+    "On Mondays the museums are closed by law and custom.",
+    "He cleared the dishes from the table with a smile.",
+    "There was dust on the shelves of the old library.",
+]
+WORDS = ["snow", "snowman", "ice", "icy", "frozen", "frost", "cold"]
+
+
+def contrast(name="snow", having=HAVING, lacking=LACKING, words=WORDS) -> str:
+    return f"mine = {dict(name=name, having=having, lacking=lacking, words=words)!r}"
+
+
+def claims(**changed) -> str:
+    return f"answers = {dict(a='yes', b='open', c='no', d='yes', e='no') | changed!r}"
+
+
+def saved(what: str) -> str:
+    return f'path = "wrong.safetensors"\n{what}.save(path)'
+
+
+WRONG = {
+    "workshop.contrast": [
+        ("mine = 'the sea'", "a dictionary was expected"),
+        ('mine = {"name": "snow", "having": ["a"]}', "'lacking' is missing"),
+        (contrast(name=" "), "the name is a word or two"),
+        (contrast(having="\n".join(HAVING)), "are a list of texts"),
+        (contrast(having=HAVING[:5]), "5 sentences that have it are few"),
+        (contrast(lacking=[*LACKING[:7], LACKING[0]]), "stands twice"),
+        (contrast(having=[*HAVING[:7], "Snow and ice"]), "is too short to be a sentence"),
+        (contrast(lacking=[*LACKING[:7], HAVING[7]]), "stands in both lists"),
+        (contrast(words="snow, ice"), "the words that count are a list of words"),
+        (contrast(words=[*WORDS, "dust"]), "is to lack it, and has one of your words"),
+        (contrast(words=["winter", "cold"]), "only 1 of your 8 sentences"),
+        (
+            contrast(having=[f"{text[:-1]}, which we all remember very well to this day, as it happens." for text in HAVING]),
+            "the lists differ in length",
+        ),
+        (contrast(having=["Snow " + text[0].lower() + text[1:] for text in HAVING]), "begin with 'Snow'"),
+        (contrast(having=[text[:-1] + "!" for text in HAVING]), "end in '!'"),
+    ],
+    "workshop.choose": [
+        ("setting = sweep.layers[0]", "two numbers were expected"),
+        ("setting = (sweep.layers[0] + 1, sweep.strengths[0])", "was not tried: 12, 18, 24 were"),
+        ("setting = (sweep.layers[0], 0.25)", "strength 0.25 was not tried"),
+        (
+            "cells = [(i, j) for i in range(3) for j in range(3)]\ni, j = max(cells, key=lambda c: sweep.cost(*c))\n"
+            "setting = (sweep.layers[i], sweep.strengths[j])",
+            "times the unsteered perplexity, and 2.5 is allowed",
+        ),
+        (
+            "cells = [(i, j) for i in range(3) for j in range(3)]\ni, j = min(cells, key=lambda c: sweep.cost(*c))\n"
+            "setting = (sweep.layers[i], sweep.strengths[j])",
+            "and another setting within the budget has more",
+        ),
+    ],
+    "workshop.saved": [
+        ("path = 5", "the name of a file was expected"),
+        ('path = "nowhere.safetensors"', "there is no file 'nowhere.safetensors'"),
+        ('path = "wrong.safetensors"\nopen(path, "w").write("the sea")', "holds something else"),
+        (saved("toronto"), "was made from other sentences than yours"),
+        (saved("vector.random(0)"), "is a random direction, not yours"),
+        (saved("vectors[0]"), "doesn't say how strongly to apply it"),
+        (saved("replace(vector, strength=0.9)"), "at strength 0.9, and you chose"),
+    ],
+    "workshop.claims": [
+        ("answers = ['yes'] * 5", "a dictionary was expected, claim"),
+        ('answers = {"a": "yes"}', "the claim 'b' is missing"),
+        (claims(a=True), 'the answer to \'a\' is "yes", "no" or "open"'),
+        (claims(a="open"), "claim 'a': the intervals of “named”"),
+        (claims(b="yes"), "they overlap, so this table can't tell"),
+        (claims(c="yes"), "claim 'c': the intervals"),
+        (claims(d="open"), "claim 'd': the intervals of “judged”"),
+        (claims(e="yes"), "claim 'e': the intervals of “perplexity”"),
+    ],
+}  # fmt: skip
