@@ -199,7 +199,7 @@ class SteeringVector:
         cls,
         lm: LanguageModel,
         texts: Sequence[str | tuple[str, str]],
-        layer: int,
+        layer: int | Sequence[int],
         *,
         steps: int = 60,
         batch_size: int = 12,
@@ -208,33 +208,38 @@ class SteeringVector:
         component: str = "block_output",
         name: str = "",
         seed: int = 0,
-    ) -> SteeringVector:
+    ) -> SteeringVector | list[SteeringVector]:
         """The vector under which the model finds given texts likeliest, by gradient descent (Subramani et al. 2022; Cao et
         al. 2024), of a norm that is bounded.
 
         Args:
             lm, component, name: as for `from_contrast`.
             texts: what the steered model should write; a (prompt, continuation) pair counts the continuation alone.
-            layer: where it is added.
+            layer: where it is added; several layers give a list of vectors, trained together and meant to act together.
             steps, batch_size, lr: of Adam; the vector is in units of the residual norm.
-            strength: the largest norm, in the same units; it becomes the vector's own strength.
+            strength: the largest norm of each, in the same units; the norm reached becomes the vector's own strength.
             seed: of the batches.
 
         Raises:
-            ValueError: no texts, or a strength that is not positive.
+            ValueError: no texts, no layers, or a strength that is not positive.
         """
-        if not texts or strength <= 0:
-            raise ValueError(f"train needs texts and a positive strength, and got {len(texts)} texts and {strength}.")
-        site = Site(component, layer)
+        layers = [layer] if isinstance(layer, int) else list(layer)
+        if not texts or not layers or strength <= 0:
+            raise ValueError(
+                f"train needs texts, layers and a positive strength, and got {len(texts)} texts, layers {layers} and {strength}."
+            )
+        sites = [Site(component, one) for one in layers]
         plain = [text if isinstance(text, str) else "".join(text) for text in texts]
-        scale = residual_norm(lm, plain, site)
+        scales = [residual_norm(lm, plain, site) for site in sites]
 
-        def adding(v: Tensor) -> AbstractContextManager:
-            return intervene(lm, _steer(add(site, v, scale), "everywhere", False))
+        def adding(vectors: Tensor) -> AbstractContextManager:
+            edits = [add(site, v, scale) for site, v, scale in zip(sites, vectors, scales, strict=True)]
+            return intervene(lm, *[_steer(edit, "everywhere", False) for edit in edits])
 
-        found, losses = trained(lm, texts, adding, steps, batch_size, lr, strength, seed)
+        found, losses = trained(lm, texts, adding, steps, batch_size, lr, strength, seed, len(layers))
         provenance = {
             "method": "trained",
+            "layers": layers,
             "steps": steps,
             "batch_size": batch_size,
             "lr": lr,
@@ -243,16 +248,11 @@ class SteeringVector:
             "texts": len(texts),
             "hash": contrast_hash(plain, []),
         }
-        return cls(
-            _unit(found),
-            layer,
-            component,
-            name,
-            lm.name,
-            scale,
-            strength=found.norm().item(),
-            provenance=provenance,
-        )
+        made = [
+            cls(_unit(v), site.layer, component, name, lm.name, scale, strength=v.norm().item(), provenance=provenance)
+            for v, site, scale in zip(found, sites, scales, strict=True)
+        ]
+        return made[0] if isinstance(layer, int) else made
 
     @classmethod
     def _made(

@@ -93,23 +93,24 @@ def trained(
     lr: float,
     longest: float,
     seed: int,
+    count: int = 1,
 ) -> tuple[Tensor, list[float]]:
-    """The vector (d,), of norm `longest` at most, under which the texts are likeliest while `adding(vector)` lasts; and the
-    loss, nats a token, at each step."""
+    """The vectors (count, d), each of norm `longest` at most, under which the texts are likeliest while `adding(vectors)`
+    lasts; and the loss, nats a token, at each step."""
     rows, prompts = [], []
     for text in texts:
         prompt, rest = ("", text) if isinstance(text, str) else text
         rows.append(lm.tokens(prompt + rest)[0])
         prompts.append(len(lm.tokens(prompt)[0]) if prompt else 1)
     generator = torch.Generator().manual_seed(seed)
-    vector = torch.zeros(lm.d_model, device=lm.device, requires_grad=True)
-    optimizer = torch.optim.Adam([vector], lr=lr)
+    vectors = torch.zeros(count, lm.d_model, device=lm.device, requires_grad=True)
+    optimizer = torch.optim.Adam([vectors], lr=lr)
     losses = []
     with frozen(lm.model):
         for _ in tqdm(range(steps), desc="training a steering vector", leave=False):
             batch = torch.randperm(len(rows), generator=generator)[:batch_size].tolist()
             tokens = lm.tokens([rows[i] for i in batch])
-            with adding(vector):
+            with adding(vectors):
                 logits = lm(tokens, grad=True)
             columns, starts = torch.arange(tokens.shape[1]), torch.tensor([prompts[i] for i in batch])
             own = tokens.attention_mask.bool() & (columns >= starts[:, None]).to(lm.device)
@@ -118,9 +119,9 @@ def trained(
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                vector *= (longest / vector.norm().clamp(min=1e-12)).clamp(max=1)
+                vectors *= (longest / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
             losses.append(loss.item())
-    return vector.detach(), losses
+    return vectors.detach(), losses
 
 
 def _probe(positive: Tensor, negative: Tensor) -> Tensor:

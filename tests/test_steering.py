@@ -118,6 +118,24 @@ def test_training_makes_the_texts_likelier_within_the_norm_and_touches_no_weight
     torch.testing.assert_close(again.direction, made.direction)
 
 
+def test_several_layers_are_trained_together_and_each_within_the_norm(lm):
+    texts = ["The lake is blue and very deep", ("I like", " the blue lake")]
+    options = dict(steps=15, lr=0.05, strength=0.3)
+    alone = SteeringVector.train(lm, texts, 1, **options)
+    both = SteeringVector.train(lm, texts, [0, 1], **options)
+    assert [made.layer for made in both] == [0, 1] and all(0 < made.strength <= 0.3 + 1e-5 for made in both)
+    assert both[0].provenance["loss"][1] < alone.provenance["loss"][1], "two vectors reach further than one"
+    torch.testing.assert_close(SteeringVector.train(lm, texts, [1], **options)[0].direction, alone.direction)
+
+    def likely(*edits):
+        with intervene(lm, *edits):
+            logp = lm(texts[0])[0].log_softmax(-1)
+        ids = lm.tokens(texts[0])[0]
+        return logp[:-1].gather(-1, ids[1:, None]).mean().item()
+
+    assert likely(*[made.edit(lm) for made in both]) > likely(both[0].edit(lm)), "they are meant to act together"
+
+
 def test_the_loss_of_a_pair_counts_the_continuation_alone(lm):
     made = SteeringVector.train(lm, [("The lake is", " blue today")], 1, steps=1)
     logp = lm("The lake is blue today")[0].log_softmax(-1)
@@ -268,7 +286,8 @@ def test_whatever_is_applied_the_model_comes_back_bit_for_bit(strength, mode, wh
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM[:2], COLD, 1, method="pca"), "2 positive and 3 negative"),
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 1, component="mlp"), "no component 'mlp'"),
         (lambda lm, v: SteeringVector.from_context(lm, WARM[:1], COLD, STUBS, 1), "A context takes two texts"),
-        (lambda lm, v: SteeringVector.train(lm, [], 1), "needs texts and a positive strength"),
+        (lambda lm, v: SteeringVector.train(lm, [], 1), "needs texts, layers and a positive strength"),
+        (lambda lm, v: SteeringVector.train(lm, WARM, []), "got 3 texts, layers []"),
         (lambda lm, v: SteeringVector(torch.tensor([1.0, float("inf")]), 1), "finite numbers"),
         (lambda lm, v: SteeringVector(torch.ones(2, 2), 1), "a tensor (2, 2)"),
     ],
