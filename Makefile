@@ -15,7 +15,7 @@ OLDEST_VENV := $(VENV)-oldest
 CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-oldest bench format clean address
+.PHONY: help lab test test-oldest bench handouts format clean address
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported 
 
 bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json
+
+handouts: $(VENV)/ready ## Print the handouts as PDFs, A4 and Letter (needs a browser: chromium)
+	$(VENV)/bin/python tools/handouts.py
 
 format: $(TEST_VENV)/ready ## Format the code, and strip the notebooks' outputs
 	$(TEST_VENV)/bin/ruff check --fix-only -q . && $(TEST_VENV)/bin/ruff format -q .

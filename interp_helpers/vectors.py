@@ -17,6 +17,7 @@ from .persona import personas, prompts, saved_vector, vector_path
 from .steering_scores import SAMPLING, Scores, steering_scores, topic_scores
 
 SNIPPET = "Yesterday we"
+CURVE = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the vector's own strength
 
 
 def build(lm: LanguageModel, ids: Sequence[str], layer: int | None = None, folder: str | Path | None = None) -> None:
@@ -75,7 +76,8 @@ def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Seque
     Returns:
         What `data/steering_results.json` holds: for each persona and condition, rates with their 95 % intervals ("named",
         "related", and "judged": the share that `topic_scores` puts above nineteen in twenty unsteered texts), perplexity with
-        its interval, repetition, and three samples, the first ones.
+        its interval, repetition, and three samples, the first ones; and a "curve", hits and perplexity at strengths below and
+        above the vector's own, with the first seed alone.
     """
     beginnings = prompts(held_out=True)
     how = {"samples": samples, "seeds": seeds}
@@ -114,6 +116,9 @@ def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Seque
                 name: _row(replace(scores, hits=scores.hits | {"judged": tuple((judged[name] > bar).tolist())}))
                 for name, scores in conditions.items()
             },
+            "curve": [
+                _point(lm, beginnings, persona, vector, times * vector.strength, samples, seeds[:1]) for times in CURVE
+            ],
         }
         for name, scores in conditions.items():
             print(f"{id}, {name}: {scores!r}; judged {(judged[name] > bar).float().mean():.2f}", flush=True)
@@ -124,6 +129,13 @@ def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Seque
 def results() -> dict:
     """The results that come with the package: `python -m interp_helpers vectors report --to FILE` on the model that they name."""
     return json.loads(resources.files("interp_helpers").joinpath("data/steering_results.json").read_text("utf-8"))
+
+
+def _point(lm, beginnings, persona, vector, strength: float, samples: int, seeds: Sequence[int]) -> dict:
+    at = replace(vector, strength=strength)
+    scores = steering_scores(lm, beginnings, persona.words, steering=at, samples=samples, seeds=seeds)
+    named = [scores.rate("named"), *scores.interval("named")]
+    return {"strength": round(strength, 4), "named": named, "perplexity": scores.perplexity, "n": len(scores.texts)}
 
 
 def _row(scores: Scores) -> dict:
