@@ -15,7 +15,7 @@ OLDEST_VENV := $(VENV)-oldest
 CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-oldest bench handouts format clean address
+.PHONY: help lab test test-oldest bench notebooks handouts format clean address
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,10 +34,15 @@ test: $(TEST_VENV)/ready test-oldest ## Run everything that CI runs
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
 	$(OLDEST_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/test_anatomy.py tests/test_hooks.py tests/test_edits.py \
 	    tests/test_models.py tests/test_replay.py tests/test_patching.py tests/test_tracing.py tests/test_plotting.py tests/test_widgets.py tests/test_course.py \
-	    tests/test_subspaces.py tests/test_paused.py tests/test_das.py tests/test_widgets_rotation.py
+	    tests/test_subspaces.py tests/test_paused.py tests/test_das.py tests/test_widgets_rotation.py \
+	    tests/test_steering.py tests/test_widgets_steering.py tests/test_widgets_space.py tests/test_widgets_contrast.py
 
 bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json
+
+notebooks: $(VENV)/ready ## Run all notebooks, and keep them with their outputs as HTML in build/notebooks
+	@$(VENV)/bin/python -m interp_helpers fetch-model
+	TQDM_DISABLE=1 $(VENV)/bin/python tools/notebooks.py
 
 handouts: $(VENV)/ready ## Print the handouts as PDFs, A4 and Letter (needs a browser: chromium)
 	$(VENV)/bin/python tools/handouts.py
