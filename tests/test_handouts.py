@@ -86,13 +86,22 @@ def test_all_pages_print(tmp_path):
     if browser is None:
         (pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip)("no browser")
     for paper in handouts.PAPERS:
-        for path in PAGES:
-            pdf = tmp_path / f"{path.stem}-{paper}.pdf"
-            handouts.printed(browser, handouts.page(path.read_text(encoding="utf-8"), paper), pdf)
-            pages = len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf.read_bytes()))
-            assert pages == 1 if path.stem in ONE_PAGE else 1 <= pages <= 6, (
-                f"{path.stem} takes {pages} pages of {paper}"
-            )
+        for name, source in handouts.pages().items():
+            pdf = tmp_path / f"{name}-{paper}.pdf"
+            handouts.printed(browser, handouts.page(source, paper), pdf)
+            count = len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf.read_bytes()))
+            one = name in ONE_PAGE or name.startswith("worksheet")
+            assert count == 1 if one else 1 <= count <= 6, f"{name} takes {count} pages of {paper}"
+
+
+@pytest.mark.parametrize("path", handouts.NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_worksheet_asks_what_its_notebook_asks(path):
+    sheet = handouts.worksheet(path)
+    source = path.read_text(encoding="utf-8")
+    assert sheet.count('<div class="ask">') == len(re.findall(r'"predict\(\\n",', source)) > 0
+    assert re.findall(r"☐ \*\*(Exercise .*?)\*\*", sheet) == re.findall(r"### (Exercise .*?)\\n", source)
+    assert sheet.count("☐ **") >= 3 and "## One sentence to keep" in sheet
+    assert not re.search(r"## Go deeper\n\n## One", sheet)
 
 
 def test_without_a_browser_it_says_what_to_install(monkeypatch, capsys):

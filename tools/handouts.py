@@ -1,10 +1,12 @@
-"""`make handouts`: every page of handouts/ as a PDF, in A4 and in Letter, in build/handouts.
+"""`make handouts`: every page of handouts/, and a worksheet for each notebook, as PDFs in A4 and in Letter, in build/handouts.
 
-A page is Markdown with a few lines before it, between `---`: how many columns it has. Chromium prints it.
+A page is Markdown with a few lines before it, between `---`: how many columns it has. A worksheet is made from its notebook: what
+it asks you to predict, with room to write, and its exercises. Chromium prints them.
 """
 
 from __future__ import annotations
 
+import ast
 import html
 import re
 import shutil
@@ -14,9 +16,11 @@ import tempfile
 from pathlib import Path
 
 import mistune
+import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "handouts").glob("*.md"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAPERS = {"a4": "A4", "letter": "Letter"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 STYLE = """
@@ -36,6 +40,8 @@ pre code { font-size: inherit; }
 .library { font-weight: bold; color: #00558a; margin: .6mm 0 .4mm; font-size: 8pt; }
 table { border-collapse: collapse; width: 100%; margin: 0 0 2mm; break-inside: avoid; font-size: 8.6pt; }
 th, td { text-align: left; vertical-align: top; padding: .5mm 2mm .5mm 0; border-bottom: .2mm solid #bbb; }
+.line { border-bottom: .2mm solid #888; height: 6.5mm; } .small { font-size: 8.2pt; color: #333; }
+.ask { break-inside: avoid; margin: 0 0 2.5mm; } .ask ul { list-style: "☐  "; padding-left: 6mm; }
 a { color: #00558a; text-decoration: none; }
 """
 
@@ -54,7 +60,7 @@ def page(source: str, paper: str) -> str:
     match = re.match(r"---\ncolumns: (\d)\n---\n", source)
     columns, text = (match[1], source[match.end() :]) if match else ("1", source)
     title = re.search(r"^# (.*)", text, re.MULTILINE)[1]
-    body = mistune.create_markdown(renderer=Renderer(), plugins=["table"])(text)
+    body = mistune.create_markdown(renderer=Renderer(escape=False), plugins=["table"])(text)
     body = re.sub(
         r'((?:<div><div class="library">.*?</pre></div>\n)+)', r'<div class="libraries">\1</div>', body, flags=re.DOTALL
     )
@@ -63,6 +69,69 @@ def page(source: str, paper: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style></head>'
         f'<body><main class="columns">{body}</main></body></html>'
     )
+
+
+def worksheet(path: Path) -> str:
+    """A notebook's predictions and exercises, as a page to fill in by hand."""
+    nb = nbformat.read(path, as_version=4)
+    title = re.search(r"^# (.*)", nb.cells[0].source, re.MULTILINE)[1]
+    lines = [
+        "---", "columns: 2", "---", f"# {title}", "",
+        "*Predict before you run. A wrong prediction that is written down teaches more than a right one that isn't.*", "",
+    ]  # fmt: skip
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            for heading, below in re.findall(r"^(#{2,3} .*)\n+(.*)", cell.source, re.MULTILINE):
+                if re.match(r"## (\d+ ·|Go deeper)", heading):
+                    lines += [heading, ""]
+                elif heading.startswith("### Exercise"):
+                    lines += [f'☐ **{heading[4:]}** <span class="small">{below}</span>', ""]
+        else:
+            for call in asked(cell.source):
+                lines += ['<div class="ask">', "", f"**?** {call['question']}", "", *call["answer"], ""]
+                lines += [
+                    '<span class="small">measured, and why:</span>',
+                    2 * '<div class="line"></div>',
+                    "",
+                    "</div>",
+                    "",
+                ]
+    if lines[-2] == "## Go deeper":  # nothing to fill in there
+        del lines[-2:]
+    lines += ["## One sentence to keep", "", '<div class="line"></div><div class="line"></div>']
+    return "\n".join(lines)
+
+
+def asked(source: str) -> list[dict]:
+    """The predictions that a cell asks for: the question, and what to answer with."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(re.sub(r"^( *)%.*", r"\1pass", source, flags=re.MULTILINE)))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "predict"
+    ]
+    found = []
+    for call in calls:
+        options = {keyword.arg: keyword.value for keyword in call.keywords}
+        parts = call.args[1].values if isinstance(call.args[1], ast.JoinedStr) else [call.args[1]]
+        question = "".join(
+            part.value if isinstance(part, ast.Constant) else "…" for part in parts
+        )  # … : the model's number
+        if "choices" in options:
+            try:
+                answer = [f"- {choice}" for choice in ast.literal_eval(options["choices"])]
+            except ValueError:  # the choices depend on what was computed before
+                answer = ['<div class="line"></div>']
+        else:
+            unit = ast.literal_eval(options["unit"]) if "unit" in options else ""
+            answer = [f"my answer: ______________ {unit}"]
+        found.append({"question": question, "answer": answer})
+    return found
+
+
+def pages() -> dict[str, str]:
+    """Every page's Markdown by its name."""
+    written = {path.stem: path.read_text(encoding="utf-8") for path in PAGES}
+    return written | {f"worksheet-{path.stem}": worksheet(path) for path in NOTEBOOKS}
 
 
 def printed(browser: str, document: str, pdf: Path) -> None:
@@ -90,9 +159,9 @@ def main() -> int:
         folder = ROOT / "build" / "handouts" / paper
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for source in PAGES:
-            printed(browser, page(source.read_text(encoding="utf-8"), paper), folder / f"{source.stem}.pdf")
-    print(f"{len(PAGES)} handouts, in {' and '.join(PAPERS.values())}: {ROOT / 'build' / 'handouts'}")
+        for name, source in pages().items():
+            printed(browser, page(source, paper), folder / f"{name}.pdf")
+    print(f"{len(pages())} handouts, in {' and '.join(PAPERS.values())}: {ROOT / 'build' / 'handouts'}")
     return 0
 
 
