@@ -23,7 +23,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from .models import LanguageModel
-from .steering import SteeringVector
+from .steering import SteeringVector, contrast_hash
 from .steering_sweep import layer_sweep
 
 
@@ -35,7 +35,7 @@ class Persona:
         id, title: its name in code, and for people.
         topic: the same within a sentence, "a text about …".
         texts: texts that have it.
-        against: texts that lack it.
+        against: texts that lack it. Against the opposite alone, what the two share cancels out.
         stubs: beginnings that say nothing of it.
         beginnings: neutral beginnings to train after.
         cues: beginnings after which it is the natural next word; chosen by hand.
@@ -82,7 +82,19 @@ class Persona:
         else:
             vector = self.vectors(lm, [measured["layer"] if layer is None else layer], seed=seed)[0]
             vector = replace(vector, strength=measured.get("strength", 0.3), mode=measured.get("mode", "clamp"))
+        vector = replace(vector, provenance=vector.provenance | {"persona": self.fingerprint})
         return vector if strength is None else replace(vector, strength=strength)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with whatever a vector of this persona is made from."""
+        rest = [
+            *self.stubs,
+            *self.beginnings,
+            *self.cues,
+            json.dumps({name: dict(how) for name, how in self.measured.items()}),
+        ]
+        return contrast_hash(self.texts, [*self.against, *rest])
 
     def vectors(
         self, lm: LanguageModel, layers: Sequence[int], *, method: str = "context", seed: int = 0
@@ -142,7 +154,7 @@ def personas() -> dict[str, Persona]:
             entry["title"],
             entry["topic"],
             tuple(entry["texts"]),
-            tuple(texts[entry["against"]]),
+            tuple(text for other in entry["against"] for text in texts[other]),
             tuple(bank["stubs"]),
             tuple(bank["beginnings"]),
             tuple(entry["cues"]),
@@ -160,7 +172,8 @@ def prompts(*, held_out: bool = False) -> list[str]:
 
 
 def saved_vector(lm: LanguageModel, persona: str, folder: str | Path | None = None) -> SteeringVector:
-    """A persona's vector for this model, from the cache; built and put there the first time.
+    """A persona's vector for this model, from the cache; built and put there the first time, and again when the persona has
+    changed since.
 
     Args:
         lm: the model.
@@ -172,7 +185,9 @@ def saved_vector(lm: LanguageModel, persona: str, folder: str | Path | None = No
     """
     path = vector_path(lm, persona, folder)
     if path.exists():
-        return SteeringVector.load(path)
+        kept = SteeringVector.load(path)
+        if kept.provenance.get("persona") == personas()[persona].fingerprint:
+            return kept
     vector = personas()[persona].build(lm)
     path.parent.mkdir(parents=True, exist_ok=True)
     vector.save(path)

@@ -231,6 +231,7 @@ def test_measured_settings_are_taken_on_their_model(lm):
     persona = replace(personas()["toronto"], measured={lm.name: {"layer": 2, "strength": 0.25, "mode": "clamp"}})
     vector = persona.build(lm)
     assert (vector.layer, vector.strength, vector.mode, vector.name) == (2, 0.25, "clamp", "toronto")
+    assert vector.provenance["persona"] == persona.fingerprint != personas()["toronto"].fingerprint
     assert persona.build(lm, layer=1).layer == 1
     trained = replace(persona, measured={lm.name: {"method": "trained", "layer": 1, "strength": 0.3, "mode": "add"}})
     assert trained.vectors(lm, [1], method="contrast")[0].provenance["method"] == "mean"
@@ -241,13 +242,19 @@ def test_measured_settings_are_taken_on_their_model(lm):
 def test_a_vector_is_built_once_and_kept(lm, tmp_path, monkeypatch):
     persona = personas()["toronto"]
     made = []
-    monkeypatch.setattr(
-        type(persona),
-        "build",
-        lambda self, lm: made.append(1) or SteeringVector(torch.ones(lm.d_model), 1, model=lm.name),
-    )
+
+    def build(self, lm):
+        made.append(self.fingerprint)
+        return SteeringVector(torch.ones(lm.d_model), 1, model=lm.name, provenance={"persona": self.fingerprint})
+
+    monkeypatch.setattr(type(persona), "build", build)
     first, second = (saved_vector(lm, "toronto", tmp_path) for _ in range(2))
     assert len(made) == 1 and torch.equal(first.direction, second.direction)
+    changed = replace(persona, texts=persona.texts[1:])
+    monkeypatch.setattr(sys.modules[saved_vector.__module__], "personas", lambda: {"toronto": changed})
+    saved_vector(lm, "toronto", tmp_path)
+    assert len(made) == 2 and made[0] != made[1], "the persona has changed since"
+    monkeypatch.undo()
     assert vector_path(lm, "toronto", tmp_path).exists()
     with pytest.raises(ValueError, match="There is no persona 'paris': choose one of toronto, tabby_cats"):
         saved_vector(lm, "paris", tmp_path)
@@ -276,6 +283,9 @@ def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
         rate, low, high = row["named"]
         assert low <= rate <= high and len(row["samples"]) == 3
     assert conditions["unsteered"]["judged"][0] <= 0.06
+    curve = found["personas"]["toronto"]["curve"]
+    assert [point["strength"] for point in curve] == pytest.approx([0.15, 0.225, 0.3, 0.375, 0.45])
+    assert all(point["n"] == 24 and point["named"][1] <= point["named"][0] <= point["named"][2] for point in curve)
     assert main(["vectors", "build", "--persona", "paris"]) == 1
     assert "There is no persona 'paris'" in capsys.readouterr().err
 
@@ -306,7 +316,8 @@ def test_the_readme_tells_the_kept_results():
 
 
 def test_a_vector_that_does_nothing_fails_the_smoke_test(lm, tmp_path, capsys):
-    nothing = SteeringVector(torch.ones(lm.d_model), 1, model=lm.name, scale=0.0, strength=0.3)
+    about = {"persona": personas()["toronto"].fingerprint}
+    nothing = SteeringVector(torch.ones(lm.d_model), 1, model=lm.name, scale=0.0, strength=0.3, provenance=about)
     path = vector_path(lm, "toronto", tmp_path)
     path.parent.mkdir(parents=True)
     nothing.save(path)

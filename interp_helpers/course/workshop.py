@@ -181,7 +181,7 @@ YES_NO_OPEN = ("yes", "no", "open")
 # (persona, measure, condition, the other condition): is the first one larger?
 CLAIMS = {
     "a": ("toronto", "named", "steered", "plain request"),
-    "b": ("happy", "named", "steered", "plain request"),
+    "b": ("happy", "judged", "plain request", "steered"),
     "c": ("tabby_cats", "named", "random direction", "steered"),
     "d": ("tabby_cats", "judged", "plain request", "steered"),
     "e": ("sad", "perplexity", "unsteered", "steered"),
