@@ -78,7 +78,10 @@ def _(answer, lm):
             count / len(having) <= 0.5 + also / len(lacking),
             f"{count} of your {len(having)} sentences that have it {what} {most!r}, and {also} of the others: the vector would hold that, too",
         )
-    return "The two lists differ in the matter, and hardly in anything else. How good the vector is you can only find out by trying it."
+    return (
+        "Nothing that this check looks for (number, length, first words, last signs, your words in the wrong list) spoils the two lists. It can't see "
+        "tense, language or mood: read them once more. How good the vector is you can only find out by trying it."
+    )
 
 
 def _sentences(texts, what: str) -> list[str]:
@@ -154,6 +157,7 @@ def _(answer, sweep):
 def _(answer, vector):
     require(isinstance(answer, str | Path), f"the name of a file was expected, and you gave {short(answer)}")
     path = Path(answer)
+    require(path.suffix == ".safetensors", f"the file's name is to end in .safetensors, and it is {path.name!r}")
     require(path.is_file(), f"there is no file {str(path)!r}: `vector.save(path)` writes it")
     try:
         kept = SteeringVector.load(path)
@@ -170,6 +174,14 @@ def _(answer, vector):
         "the vector in the file doesn't say how strongly to apply it: keep `vector`, which was chosen, with its strength",
     )
     require(
+        bool((kept.direction == vector.direction).all()) or kept.layer != vector.layer,
+        "the vector in the file points another way than yours: save `vector` as it is",
+    )
+    require(
+        kept.mode == vector.mode,
+        f"the vector in the file is applied by {kept.mode!r}, and yours was chosen by {vector.mode!r}",
+    )
+    require(
         (kept.layer, kept.strength) == (vector.layer, vector.strength),
         f"the vector in the file is for layer {kept.layer} at strength {kept.strength:g}, and you chose layer {vector.layer} at "
         f"{vector.strength:g}",
@@ -177,6 +189,7 @@ def _(answer, vector):
     return f"{path.stat().st_size / 1000:.0f} kB, and everything is in it: the direction, its layer and strength, and which model it is for."
 
 
+COLUMNS = {"named": "with the words", "judged": "judged", "perplexity": "perplexity"}  # as the table calls them
 YES_NO_OPEN = ("yes", "no", "open")
 # (persona, measure, condition, the other condition): is the first one larger?
 CLAIMS = {
@@ -212,6 +225,7 @@ def _(answer):
     for claim, asked in CLAIMS.items():
         require(claim in answer, f"the claim {claim!r} is missing from your dictionary")
         given = require_attempted(answer[claim], f"the claim {claim!r}")
+        given = given.strip().lower() if isinstance(given, str) else given
         require(given in YES_NO_OPEN, f'the answer to {claim!r} is "yes", "no" or "open", and you gave {short(given)}')
         right = shown_by_the_table(*asked)
         if given != right:
@@ -222,5 +236,5 @@ def _(answer):
                 for name in (one, other)
             )
             why = "they overlap, so this table can't tell" if right == "open" else "they lie apart, so it can tell"
-            raise NotYet(f"claim {claim!r}: the intervals of “{measure}” are {read}; {why}")
+            raise NotYet(f"claim {claim!r}: the intervals of “{COLUMNS[measure]}” are {read}; {why}")
     return "Two claims that sound alike, one shown and one open; and who wins depends on what is counted. That is what the intervals and the second judge are for."
