@@ -107,10 +107,12 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
         panels = figure.subplots(len(sweeps), squeeze=False, height_ratios=heights)[:, 0]
         for axes, (name, sweep) in zip(panels, sweeps.items(), strict=True):
             image = _draw(axes, sweep, limit)
-            axes.set_title(name or title, wrap=not name, **({"fontsize": 11, "fontweight": "normal"} if name else {}))
+            axes.set_title(
+                name or title, wrap=not name, **({"fontsize": "medium", "fontweight": "normal"} if name else {})
+            )
         panels[-1].set_xlabel("layer (counted from 0)" if sweep.axes[0] == "layer" else sweep.axes[0])
         if len(sweeps) > 1:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", wrap=True)
+            figure.suptitle(title, x=0.01, ha="left", fontsize="large", fontweight="bold", wrap=True)
         bar = figure.colorbar(image, ax=list(panels), pad=0.02, fraction=0.05, aspect=12 * len(sweeps))
         bar.set_label(textwrap.fill(sweep.metric, 26 * len(sweeps)))
         bar.outline.set_visible(False)
@@ -119,7 +121,7 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
             inward = -1 if value == max(references.values()) else 1  # the names stand between the two lines
             bar.ax.annotate(
                 name, (0.5, value), xycoords=("axes fraction", "data"), xytext=(0, 4 * inward),
-                textcoords="offset points", ha="center", va="top" if inward < 0 else "bottom", fontsize=9,
+                textcoords="offset points", ha="center", va="top" if inward < 0 else "bottom", fontsize="small",
                 bbox=dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.8),
             )  # fmt: skip
     told = " ".join(f"{name + ': ' if name else ''}{sweep!r}." for name, sweep in sweeps.items())
@@ -149,6 +151,9 @@ def curves(
     xlabel: str,
     ylabel: str,
     references: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
+    beside: Mapping[str, Sequence[str]] | None = None,
+    log: bool = False,
     alt: str | None = None,
 ) -> Picture:
     """Named curves over x, each with an error band if it has one (say in `ylabel` what the band is).
@@ -159,6 +164,9 @@ def curves(
         errors: {name: half the band's width}.
         title, xlabel, ylabel: the finding, and what the axes are.
         references: {name: value} for dotted horizontal lines.
+        limits: {name: x} for dotted upright lines.
+        beside: {curve's name: a word for each of its points}.
+        log: y on a logarithmic scale.
         alt: the text alternative; by default the ranges and ends of every curve.
     """
     xs = x if isinstance(x, Mapping) else dict.fromkeys(lines, x)
@@ -185,15 +193,27 @@ def curves(
             axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2)
             axes.annotate(
                 name, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-                ha="right", va="bottom", fontsize=9, color="0.3",
+                ha="right", va="bottom", fontsize="small", color="0.3",
             )  # fmt: skip
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        for name, x_limit in (limits or {}).items():
+            axes.axvline(x_limit, color="0.35", linestyle=":", linewidth=1.2)
+            axes.annotate(
+                name, (x_limit, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
+                ha="right", va="top", rotation=90, fontsize="small", color="0.3",
+            )  # fmt: skip
+        for name, said in (beside or {}).items():
+            for word, x_point, y_point in zip(said, xs[name], lines[name], strict=True):
+                axes.annotate(
+                    word, (x_point, y_point), xytext=(5, -5), textcoords="offset points", va="top", fontsize="small"
+                )  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         axes.set_title(title, wrap=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=None)
     told = "; ".join(
         f"{name} from {values[0]:.2f} to {values[-1]:.2f}, highest {max(values):.2f} at {_point(xs[name][int(np.argmax(values))])}"
         for name, values in ((n, [float(v) for v in vs]) for n, vs in lines.items())
     )
+    told += "".join(f"; {name} at {x_limit:g}" for name, x_limit in (limits or {}).items())
     return Picture(figure, alt or f"{title} {ylabel} against {xlabel}: {told}.")
 
 
@@ -231,7 +251,7 @@ def bars(
         for i, (value, half) in enumerate(zip(heights, spread, strict=True)):
             axes.annotate(
                 written[i], (value + math.copysign(half, value), i), xytext=(math.copysign(4, value), 0),
-                textcoords="offset points", va="center", ha="left" if value >= 0 else "right", fontsize=10,
+                textcoords="offset points", va="center", ha="left" if value >= 0 else "right", fontsize="small",
             )  # fmt: skip
         axes.margins(x=0.12)
         axes.invert_yaxis()
@@ -271,7 +291,7 @@ def scatter(
         for i, name in enumerate(far):
             x, y = points[name]
             axes.scatter([x], [y], color=COLOURS[i % len(COLOURS)], s=55, zorder=3)
-            axes.annotate(name, (x, y), xytext=(7, 5), textcoords="offset points", fontsize=10)
+            axes.annotate(name, (x, y), xytext=(7, 5), textcoords="offset points", fontsize="small")
         axes.margins(0.1)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set_title(title, wrap=True)

@@ -66,7 +66,7 @@ class SteeringSweep:
         return self.scores[i][j].perplexity / self.unsteered.perplexity
 
     def plot(self, title: str | None = None):
-        """Hits against perplexity, a line a layer and a point a strength."""
+        """Hits against perplexity, a line a layer and a point a strength; right of the dotted line it is too dear."""
         from . import plotting  # drawing is above this layer, and asked for rarely
 
         costs = {
@@ -79,7 +79,9 @@ class SteeringSweep:
             costs,
             dict(zip(costs, hits, strict=True)),
             title=title or f"Chosen: layer {self.layers[i]} at strength {self.strengths[j]:.2g}",
-            xlabel=f"perplexity, in multiples of the unsteered (allowed: {self.budget:g})",
+            limits={f"allowed: {self.budget:g}": self.budget},
+            beside=dict.fromkeys(costs, [f"{strength:g}" for strength in self.strengths]),
+            xlabel="perplexity, in multiples of the unsteered; beside each point its strength",
             ylabel=f"share of continuations\nwith a word of “{self.words}”",
         )
 

@@ -28,7 +28,7 @@ LAST_CELL = {  # how far to go (set-up, model, prompts, one experiment), and wha
     "03_trainable_interventions": ("names", "80 names; trained on 96 pairs of 32"),
     "04_position_specific": ("helper", BY_HAND),
     "05_collecting_activations": ("helper", BY_HAND),
-    "06_generation_with_interventions": ("helper-where", "the helper writes the same three texts"),
+    "06_generation_with_interventions": ("helper-where", "the helper writes the same texts"),
     "steering_workshop": ("expect-toronto", "steered, five texts or more name Toronto"),
 }
 

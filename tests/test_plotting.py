@@ -60,6 +60,10 @@ PICTURES = {
         {"a": {"with": (0.5, 0.4, 0.7), "without": (0.1, 0.0, 0.2)}, "b": {"with": (0.2, 0.1, 0.4)}},
         title="With is more", xlabel="share, with 95 % interval",
     ),
+    "curves with a word at each point, on a logarithmic scale": lambda: curves(
+        [0.1, 0.2], {"a": [1, 100], "b": [2, 3]}, title="a rises", xlabel="strength", ylabel="cost", log=True,
+        limits={"allowed: .15": 0.15}, beside={"a": ["low", "high"]},
+    ),
     "bars": lambda: bars({"one": 0.5, "two": -0.25}, errors={"one": 0.1}, title="One is larger", ylabel="share"),
 }  # fmt: skip
 
@@ -103,6 +107,13 @@ def test_nothing_is_cut_off(picture):
     picture.figure.draw_without_rendering()
     drawn, (width, height) = picture.figure.get_tightbbox(), picture.figure.get_size_inches()
     assert min(drawn.x0, drawn.y0) > -0.02 and drawn.x1 < width + 0.02 and drawn.y1 < height + 0.02
+
+
+def test_curves_can_carry_words_limits_and_a_logarithmic_scale():
+    picture = PICTURES["curves with a word at each point, on a logarithmic scale"]()
+    axes = axes_of(picture)
+    assert axes.get_yscale() == "log" and {"low", "high", "allowed: .15"} <= {text.get_text() for text in axes.texts}
+    assert "allowed: .15 at 0.15" in picture.alt
 
 
 def test_a_picture_can_be_saved(picture, tmp_path):

@@ -91,6 +91,7 @@ def main(arguments: list[str]) -> int:
             nb = executed(path, Path(folder))
         html, _ = exporter.from_notebook_node(nb, {"metadata": {"name": path.stem}})
         (OUT / f"{path.stem}.html").write_text(html, encoding="utf-8")
+        nbformat.write(nb, OUT / path.name)
         said = [
             o.text for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs if o.get("name") == "stdout"
         ]

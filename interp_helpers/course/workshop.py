@@ -48,11 +48,14 @@ def _(answer, lm):
     name, words = answer["name"], answer["words"]
     require(isinstance(name, str) and name.strip(), f"the name is a word or two, and it is {short(name)}")
     having, lacking = (_sentences(answer[field], what) for field, what in SETS.items())
-    both = [text for text in having if text in lacking]
+    both = [text for text in having if _bare(text) in map(_bare, lacking)]
     require(not both, f"{short(both[:1])[1:-1]} stands in both lists, where it cancels itself out")
     require(
-        isinstance(words, Sequence) and not isinstance(words, str) and words and all(isinstance(w, str) for w in words),
-        f"the words that count are a list of words, and you gave {short(words)}",
+        isinstance(words, Sequence)
+        and not isinstance(words, str)
+        and words
+        and all(isinstance(w, str) and w.strip() for w in words),
+        f"the words that count are a list of words, none of them empty, and you gave {short(words)}",
     )
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
     there = next((text for text in lacking if pattern.search(text)), None)
@@ -71,17 +74,28 @@ def _(answer, lm):
         max(lengths) <= 1.4 * min(lengths),
         f"the lists differ in length, {lengths[0]:.0f} tokens a sentence and {lengths[1]:.0f}: the vector would hold that, too",
     )
-    for what, first in (("begin with", lambda text: text.split()[0]), ("end in", lambda text: text.rstrip()[-1])):
-        most, count = Counter(map(first, having)).most_common(1)[0]
-        also = sum(first(text) == most for text in lacking)
-        require(
-            count / len(having) <= 0.5 + also / len(lacking),
-            f"{count} of your {len(having)} sentences that have it {what} {most!r}, and {also} of the others: the vector would hold that, too",
-        )
+    for what, sign in (("begin with", _beginning), ("end in", lambda text: repr(text.rstrip()[-1]))):
+        for one, other, said in ((having, lacking, "have it"), (lacking, having, "lack it")):
+            most, count = Counter(map(sign, one)).most_common(1)[0]
+            also = sum(sign(text) == most for text in other)
+            require(
+                count / len(one) <= 0.5 + also / len(other),
+                f"{count} of your {len(one)} sentences that {said} {what} {most}, and {also} of the others: the vector would hold that, too",
+            )
     return (
         "Nothing that this check looks for (number, length, first words, last signs, your words in the wrong list) spoils the two lists. It can't see "
         "tense, language or mood: read them once more. How good the vector is you can only find out by trying it."
     )
+
+
+def _bare(text: str) -> str:
+    """The words alone, to find the same sentence under another full stop."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _beginning(text: str) -> str:
+    """The first word; all numbers and bullets of a list are one."""
+    return "a number or bullet" if re.match(r"\W*\d|[-*•–]", text.strip()) else repr(text.split()[0])
 
 
 def _sentences(texts, what: str) -> list[str]:
@@ -90,8 +104,8 @@ def _sentences(texts, what: str) -> list[str]:
         f"the {what} are a list of texts, and you gave {short(texts)}",
     )
     require(len(texts) >= FEWEST, f"{len(texts)} {what} are few: write {FEWEST} or more, ten if you can")
-    twice = [text for text, count in Counter(text.strip() for text in texts).items() if count > 1]
-    require(not twice, f"among your {what}, {short(twice[:1])[1:-1]} stands twice")
+    twice = next((text for text in texts if sum(_bare(text) == _bare(other) for other in texts) > 1), None)
+    require(twice is None, f"among your {what}, {short(twice)} stands twice")
     bare = next((text for text in texts if len(text.split()) < 4), None)
     require(bare is None, f"{short(bare)} is too short to be a sentence: four words or more")
     return list(texts)
@@ -114,7 +128,15 @@ def _(answer, sweep):
         isinstance(answer, tuple | list) and len(answer) == 2,
         f"two numbers were expected, (layer, strength), and you gave {short(answer)}",
     )
+    require(
+        all(isinstance(x, int | float) for x in answer),
+        f"two numbers were expected, without quotation marks, and you gave {short(answer)}",
+    )
     layer, strength = answer
+    require(
+        layer in sweep.layers or strength not in sweep.layers,
+        f"the layer comes first, then the strength, and you gave {short(answer)}",
+    )
     require(layer in sweep.layers, f"layer {layer} was not tried: {', '.join(map(str, sweep.layers))} were")
     close = [j for j, s in enumerate(sweep.strengths) if abs(s - strength) < 1e-6]
     require(close, f"strength {strength} was not tried: {', '.join(f'{s:g}' for s in sweep.strengths)} were")

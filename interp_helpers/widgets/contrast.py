@@ -6,9 +6,9 @@ import html
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..display import mimebundle
 from ..steering import SteeringVector
 from ..steering_scores import SAMPLING
+from .explorer import Live
 from .steering import side_by_side
 
 FIELDS = {
@@ -19,7 +19,7 @@ FIELDS = {
 }
 
 
-class ContrastBuilder:
+class ContrastBuilder(Live):
     """What `contrast_builder` shows.
 
     Attributes:
@@ -33,7 +33,6 @@ class ContrastBuilder:
         self.contrast: dict = dict.fromkeys(FIELDS, ...)
         self.vector: SteeringVector | None = None
         self._texts: list[tuple[str, str, str]] = []
-        self._widget = None
 
     def fill(self, **fields) -> ContrastBuilder:
         """Fill in fields of `contrast`; what was built before is forgotten.
@@ -102,15 +101,6 @@ class ContrastBuilder:
             lines += [f"unsteered: {prompt}{base}", f"steered:   {prompt}{steered}"]
         return "\n".join(lines)
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return mimebundle(lambda: self.widget, self.html, repr(self))
-
-    @property
-    def widget(self):
-        """The live form."""
-        self._widget = self._widget or self._form()
-        return self._widget
-
     def _form(self):
         import ipywidgets as w
 
@@ -121,7 +111,7 @@ class ContrastBuilder:
             layout = w.Layout(width="98%")
             return kind(value=shown, placeholder=FIELDS[name], layout=layout, **extra)
 
-        areas = {name: area(name, 10 if name in ("having", "lacking") else 1) for name in FIELDS}
+        areas = {name: area(name, lines) for name, lines in zip(FIELDS, (1, 10, 10, 3), strict=True)}
         labelled = {
             name: w.VBox([w.HTML(f"<strong>{FIELDS[name]}</strong>"), field], layout=w.Layout(flex="1 1 18em"))
             for name, field in areas.items()

@@ -11,7 +11,26 @@ from ..display import mimebundle
 from ..sweeps import Sweep
 
 
-class Explorer:
+class Live:
+    """Something that a notebook shows: a live form where widgets run, `html` or text where they don't."""
+
+    html: str
+    _widget = None
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return mimebundle(lambda: self.widget, self.html, repr(self))
+
+    @property
+    def widget(self):
+        """The live form; made once, until something is changed by code."""
+        self._widget = self._widget or self._form()
+        return self._widget
+
+    def _form(self):
+        raise NotImplementedError
+
+
+class Explorer(Live):
     """Something to choose (`choices`: {attribute: {label: value}}), whole numbers to slide (`sliders`: {attribute:
     label}, from 0 below `sizes()`), and what they show as `html` and as text."""
 
@@ -20,9 +39,7 @@ class Explorer:
     wide = "34em"
 
     def __init__(self, choices: Mapping[str, Mapping]):
-        self.choices, self._widget = choices, None
-
-    html: str
+        self.choices = choices
 
     def sizes(self) -> tuple[int, ...]:
         """How many values each slider has, for what is chosen."""
@@ -46,15 +63,6 @@ class Explorer:
             setattr(self, name, max(0, min(getattr(self, name), size - 1)))
         self._widget = None
         return self
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return mimebundle(lambda: self.widget, self.html, repr(self))
-
-    @property
-    def widget(self):
-        """The live form: choosers, sliders and the picture."""
-        self._widget = self._widget or self._form()
-        return self._widget
 
     def _form(self):
         import ipywidgets as w

@@ -130,9 +130,9 @@ class RotationExplorer(Explorer):
         # A part is no longer than its vector; the result lies on the sphere that has base and source at its ends (Thales).
         middle, radius = (v["base"] + v["source"]) / 2, (v["base"] - v["source"]).norm() / 2
         reach = float(torch.stack([v["base"].norm(), v["source"].norm(), middle.abs().max() + radius]).max()) or 1.0
-        with rc_context({**STYLE, "grid.color": "0.88", "xtick.labelsize": 9, "ytick.labelsize": 9}):
+        with rc_context({**STYLE, "grid.color": "0.88", "xtick.labelsize": "small", "ytick.labelsize": "small"}):
             figure = Figure(figsize=(8.4, 6))
-            figure.suptitle(self.title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+            figure.suptitle(self.title, x=0.01, ha="left", fontsize="large", fontweight="bold")
             axes = figure.add_axes((0.02, 0.05, 0.96, 0.88), projection="3d", computed_zorder=False)
             axes.set_box_aspect((1, 1, 1), zoom=1.1)
             axes.view_init(elev=18, azim=self.view)

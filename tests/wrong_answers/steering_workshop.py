@@ -45,7 +45,7 @@ WRONG = {
         (contrast(lacking=[*LACKING[:7], LACKING[0]]), "stands twice"),
         (contrast(having=[*HAVING[:7], "Snow and ice"]), "is too short to be a sentence"),
         (contrast(lacking=[*LACKING[:7], HAVING[7]]), "stands in both lists"),
-        (contrast(words="snow, ice"), "the words that count are a list of words"),
+        (contrast(words="snow, ice"), "the words that count are a list of words, none of them empty, and you gave 'snow"),
         (contrast(words=[*WORDS, "dust"]), "is to lack it, and has one of your words"),
         (contrast(words=["winter", "cold"]), "only 1 of your 8 sentences"),
         (
@@ -53,10 +53,16 @@ WRONG = {
             "the lists differ in length",
         ),
         (contrast(having=["Snow " + text[0].lower() + text[1:] for text in HAVING]), "begin with 'Snow'"),
-        (contrast(having=[text[:-1] + "!" for text in HAVING]), "end in '!'"),
+        (contrast(having=[text[:-1] + "!" for text in HAVING]), "have it end in '!'"),
+        (contrast(lacking=[text[:-1] + "?" for text in LACKING]), "lack it end in '?'"),
+        (contrast(having=[f"{i}. {text}" for i, text in enumerate(HAVING)]), "begin with a number or bullet"),
+        (contrast(lacking=[*LACKING[:7], f"{HAVING[6][:-1]}!"]), "stands in both lists", "the same sentence under another full stop"),
+        (contrast(words=[*WORDS, ""]), "none of them empty"),
     ],
     "workshop.choose": [
         ("setting = sweep.layers[0]", "two numbers were expected"),
+        ("setting = (str(sweep.layers[0]), '0.3')", "without quotation marks"),
+        ("setting = (sweep.strengths[0], sweep.layers[0])", "the layer comes first"),
         ("setting = (sweep.layers[0] + 1, sweep.strengths[0])", "was not tried: 12, 18, 24 were"),
         ("setting = (sweep.layers[0], 0.25)", "strength 0.25 was not tried"),
         (
