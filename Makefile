@@ -15,7 +15,7 @@ OLDEST_VENV := $(VENV)-oldest
 CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-oldest bench notebooks handouts format clean address
+.PHONY: help lab test test-oldest bench notebooks handouts slides figures site format clean address
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ test: $(TEST_VENV)/ready test-oldest ## Run everything that CI runs
 	$(TEST_VENV)/bin/python -m interp_helpers fetch-model
 	INTERP_MODEL=offline INTERP_PROGRESS=$(CURDIR)/build/progress.json $(TEST_VENV)/bin/python -m pytest \
 	    --cov=interp_helpers --cov-report=term --cov-fail-under=90 --nbmake --nbmake-timeout=600 --durations=15 tests notebooks
+
+slides/node_modules/.package-lock.json: slides/package-lock.json
+	@command -v npm >/dev/null || { echo "Slides are built by Marp, which needs node: install node and npm."; exit 1; }
+	cd slides && npm ci --no-audit --no-fund </dev/null
 
 # The lower ends of the version ranges in pyproject.toml, and the widgets that Colab has.
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
@@ -47,6 +51,18 @@ notebooks: $(VENV)/ready ## Run all notebooks, and keep them with their outputs 
 handouts: $(VENV)/ready ## Print the handouts as PDFs, A4 and Letter (needs a browser: chromium)
 	$(VENV)/bin/python tools/handouts.py
 
+slides: $(VENV)/ready slides/node_modules/.package-lock.json ## Build the slides: HTML, PDF with notes, PNG (needs node and a browser)
+	$(VENV)/bin/python tools/slides.py
+
+figures: $(VENV)/ready ## Draw the slides' figures that are out of date, by running their notebooks
+	@$(VENV)/bin/python -m interp_helpers fetch-model
+	INTERP_MODEL=offline TQDM_DISABLE=1 $(VENV)/bin/python tools/slides.py --draw
+
+site: $(VENV)/ready ## Put executed notebooks, handouts, slides and the library's pages together as a site in build/site
+	@$(VENV)/bin/python -m interp_helpers fetch-model
+	$(VENV)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[site]"
+	TQDM_DISABLE=1 $(VENV)/bin/python tools/website.py
+
 format: $(TEST_VENV)/ready ## Format the code, and strip the notebooks' outputs
 	$(TEST_VENV)/bin/ruff check --fix-only -q . && $(TEST_VENV)/bin/ruff format -q .
 	$(TEST_VENV)/bin/python tools/strip_notebooks.py
@@ -55,7 +71,7 @@ address: $(TEST_VENV)/ready ## Write the repository's address (pyproject.toml) i
 	$(TEST_VENV)/bin/python tools/address.py
 
 clean: ## Remove the environments and everything that was built
-	rm -rf $(VENV) $(TEST_VENV) $(OLDEST_VENV) build .coverage .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TEST_VENV) $(OLDEST_VENV) slides/node_modules build .coverage .pytest_cache .ruff_cache .hypothesis
 
 # An environment is ready when its stamp is newer than what it is made from.
 define make_venv
@@ -72,7 +88,7 @@ $(VENV)/ready: requirements.txt pyproject.toml
 
 $(TEST_VENV)/ready: requirements.txt pyproject.toml
 	$(make_venv)
-	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test,peers]"
+	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test,peers,site]"
 	@touch $@
 
 $(OLDEST_VENV)/ready: .ci/oldest.txt pyproject.toml

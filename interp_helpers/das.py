@@ -56,7 +56,7 @@ def interchange_accuracy(
         site: a `Site`; for a plain module, the name of a submodule.
         subspace: anything with a method `swap`; an orthonormal basis (d, rank); None for the whole component; or a list
             of these, one for each of a pair's several sources.
-        pairs: `Counterfactual`s, or plain (base, source, label).
+        pairs: each a `Counterfactual`, or plain (base, source, label).
         answers: rank the label among these words, and not among the whole vocabulary.
 
     Raises:

@@ -56,7 +56,11 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        return self.anatomy.embedding.weight.device
+        """Where token ids are put: the embedding's device, or the one it is brought to when accelerate keeps it elsewhere."""
+        embedding = self.anatomy.embedding
+        if embedding.weight.is_meta:
+            return torch.device(embedding._hf_hook.execution_device)
+        return embedding.weight.device
 
     # -- run it ---------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Co
         model: a `LanguageModel`; or any module from a batch of inputs to logits (batch, class).
         site: a `Site`, whose positions may be one sequence a pair; for a plain module, the name of the submodule whose
             output (batch, d) is the site.
-        pairs: `Counterfactual`s, or plain (base, source, label).
+        pairs: each a `Counterfactual`, or plain (base, source, label).
 
     Raises:
         ValueError: no pairs, sources of another number or length, a position that doesn't exist, a label that isn't one token, or

@@ -17,6 +17,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+__all__ = ["Picture", "bars", "clouds", "curves", "heatmap", "heatmaps", "intervals", "scatter"]
 
 # Okabe & Ito's colours, in an order that also differs in lightness; with a marker and a dash each, for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -38,6 +41,7 @@ STYLE = {
     "savefig.facecolor": "white",
     "text.parse_math": False,  # a token may be '$'
 }
+_OUTLINE = withStroke(linewidth=3, foreground="white")  # a word over points can be read
 _PIXELS_PER_INCH = 100  # as shown; twice as many are drawn, so that a projector stays sharp
 
 
@@ -198,15 +202,26 @@ def curves(
         for name, x_limit in (limits or {}).items():
             axes.axvline(x_limit, color="0.35", linestyle=":", linewidth=1.2)
             axes.annotate(
-                name, (x_limit, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
-                ha="right", va="top", rotation=90, fontsize="small", color="0.3",
+                name, (x_limit, 0), xycoords=("data", "axes fraction"), xytext=(-3, 4), textcoords="offset points",
+                ha="right", va="bottom", rotation=90, fontsize="small", color="0.3",
             )  # fmt: skip
-        for name, said in (beside or {}).items():
-            for word, x_point, y_point in zip(said, xs[name], lines[name], strict=True):
+        for i, (name, values) in enumerate(lines.items()):
+            right, up = (1, -1, 1, -1)[i % 4], (-1, 1, 1, -1)[i % 4]  # curves that meet keep their words apart
+            for word, x_point, y_point in zip(
+                (beside or {}).get(name, [""] * len(values)), xs[name], values, strict=True
+            ):
                 axes.annotate(
-                    word, (x_point, y_point), xytext=(5, -5), textcoords="offset points", va="top", fontsize="small"
+                    word, (x_point, y_point), xytext=(6 * right, 6 * up), textcoords="offset points", fontsize="small",
+                    ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top", color=COLOURS[i % len(COLOURS)],
+                    path_effects=[_OUTLINE],
                 )  # fmt: skip
-        axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+        if beside:
+            axes.margins(0.1)
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set_title(title, wrap=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=None)
     told = "; ".join(
@@ -330,11 +345,15 @@ def clouds(
             head = dict(arrowstyle="-|>", color=colour, linewidth=2.5, mutation_scale=18, shrinkA=0, shrinkB=0)
             axes.annotate("", end, start, arrowprops=head, zorder=4)
             axes.annotate(
-                name, end, xytext=(6, 6), textcoords="offset points", color=colour, fontweight="bold", zorder=5
-            )
+                name, end, xytext=(6, 6), textcoords="offset points", color=colour, fontweight="bold", zorder=5,
+                path_effects=[_OUTLINE],
+            )  # fmt: skip
         for name, point in marks.items():
             axes.scatter(*point, marker="*", s=260, color="white", edgecolor="black", linewidth=1.5, zorder=6)
-            axes.annotate(name, point, xytext=(10, -4), textcoords="offset points", fontweight="bold", zorder=6)
+            axes.annotate(
+                name, point, xytext=(10, -4), textcoords="offset points", fontweight="bold", zorder=6,
+                path_effects=[_OUTLINE],
+            )  # fmt: skip
         axes.margins(0.1)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel=xlabel, ylabel=ylabel)

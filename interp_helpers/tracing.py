@@ -82,8 +82,17 @@ _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # {embedding
 
 def embedding_std(lm) -> float:
     """σ, the standard deviation of the token embeddings (all entries of the matrix) as they enter the residual stream; noise is
-    given in units of it. (Gemma multiplies its embeddings by √d.)"""
+    given in units of it. (Gemma multiplies its embeddings by √d.)
+
+    Raises:
+        ValueError: the embeddings are kept on the disk or in another memory, where they can't be read.
+    """
     weight = lm.anatomy.embedding.weight.detach()
+    if weight.is_meta:
+        raise ValueError(
+            "The token embeddings are offloaded and can't be read, so σ isn't known: load the model with a device_map that keeps them, or "
+            "give the noise as a tensor."
+        )
     version, found = _measured.get(lm.anatomy.embedding, (None, 0.0))
     if version != weight._version:
         found = float(weight.float().std())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import html
 import io
 import json
 import os
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLIDES, OUT = ROOT / "slides", ROOT / "build" / "slides"
 INDEX = SLIDES / "figures" / "index.json"
 FIGURE = re.compile(r"!\[(?P<how>[^\]]*)\]\(figures/(?P<name>[\w-]+/[\w-]+)\.png\)")
+IMAGE = re.compile(r'<img alt="([^"]*)"[^>]*src="data:image/png;base64,([^"]*)"')
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LARGE_PRINT = """
 from interp_helpers.plotting import STYLE
@@ -85,10 +87,9 @@ def figures_of(nb) -> dict[str, tuple[bytes, str]]:
     """The last figure of every cell of an executed notebook: {cell's id: (PNG, text alternative)}."""
     found = {}
     for cell in nb.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata.get("image/png", {}).get("alt", "")
-                found[cell.id] = base64.b64decode(output.data["image/png"]), alt
+        for output in cell.get("outputs", []):  # a figure, and an explorer's, are in its HTML
+            for alt, png in IMAGE.findall(output.get("data", {}).get("text/html", "")):
+                found[cell.id] = base64.b64decode(png), html.unescape(alt)
     return found
 
 
