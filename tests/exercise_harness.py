@@ -67,6 +67,7 @@ class Report:
     problems: dict[str | None, list[str]] = field(default_factory=lambda: defaultdict(list))
     registered: dict[str, dict] = field(default_factory=dict)
     quizzes: list[str] = field(default_factory=list)
+    executed: object = None  # the notebook as it came out of the run
 
     @property
     def general(self) -> list[str]:
@@ -177,6 +178,7 @@ def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, st
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute(env={**os.environ, "PYTHONPATH": python_path, **(environment or {})})
+    report.executed = derived
     probes = {cell.metadata[PROBE]: cell for cell in derived.cells if PROBE in cell.metadata}
     cells = {cell.metadata.get("glassbox_cell"): cell for cell in derived.cells}
     _read_registry(report, probes["registry"])

@@ -6,6 +6,7 @@ was run, is run first. A link that leads nowhere stops it.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlparse
 import nbformat
 from address import repository
 
+import interp_helpers
 import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,21 +37,19 @@ API = {
 }
 
 
-def code_of(nb) -> list[str]:
-    return [cell.source for cell in nb.cells]
-
-
 def executed(path: Path) -> nbformat.NotebookNode:
     """The notebook with its outputs, from its last run if it hasn't changed since."""
     kept = notebooks.OUT / path.name
     source = nbformat.read(path, as_version=4)
-    if not kept.exists() or code_of(nbformat.read(kept, as_version=4)) != code_of(source):
+    if not kept.exists() or [c.source for c in nbformat.read(kept, as_version=4).cells] != [
+        c.source for c in source.cells
+    ]:
         if notebooks.main([path.stem]):
             raise RuntimeError(f"{path.name} could not be run.")
     return nbformat.read(kept, as_version=4)
 
 
-def page_of(nb, stem: str) -> nbformat.NotebookNode:
+def page_of(nb) -> nbformat.NotebookNode:
     """An executed notebook as the site shows it: solutions folded, figures in the place of widgets, nothing from outside."""
     for cell in nb.cells:
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
@@ -70,30 +70,24 @@ def handout(source: str) -> str:
     return re.sub(r"^```python (.+)$", r"**\1**\n\n```python", text, flags=re.MULTILINE)
 
 
+def public(module) -> list[str]:
+    """A module's public functions and classes: its own list, or what the package exports of it."""
+    exported = [
+        n for n in interp_helpers.__all__ if getattr(getattr(interp_helpers, n), "__module__", "") == module.__name__
+    ]
+    return [name for name in getattr(module, "__all__", exported) if callable(getattr(module, name))]
+
+
 def api_page(title: str, modules: list[str]) -> str:
     """A page of the library: each module's docstring, and its public names."""
-    import importlib
-
-    import interp_helpers
-
     lines = [f"# {title}", ""]
     for name in modules:
         module = importlib.import_module(f"interp_helpers.{name}")
-        public = getattr(module, "__all__", None) or [
-            n
-            for n in interp_helpers.__all__
-            if getattr(getattr(interp_helpers, n), "__module__", "") == module.__name__
-        ]
         lines += [f"## {name}", "", "```{eval-rst}", f".. automodule:: interp_helpers.{name}", "   :no-members:", ""]
         lines += [f".. py:currentmodule:: interp_helpers.{name}", ""]
-        for n in public:
+        for n in public(module):
             kind = "class" if isinstance(getattr(module, n), type) else "function"
-            if callable(getattr(module, n)):
-                lines += [
-                    f".. auto{kind}:: interp_helpers.{name}.{n}",
-                    *(["   :members:"] if kind == "class" else []),
-                    "",
-                ]
+            lines += [f".. auto{kind}:: interp_helpers.{name}.{n}", *["   :members:"] * (kind == "class"), ""]
         lines += ["```", ""]
     return "\n".join(lines)
 
@@ -105,7 +99,7 @@ def put_together() -> None:
         (PAGES / folder).mkdir(parents=True)
     lists: dict[str, list[str]] = {"notebooks": [], "handouts": [], "api": []}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        nbformat.write(page_of(executed(path), path.stem), PAGES / "notebooks" / path.name)
+        nbformat.write(page_of(executed(path)), PAGES / "notebooks" / path.name)
         lists["notebooks"].append(f"notebooks/{path.stem}")
     for path in sorted((ROOT / "handouts").glob("*.md")):
         (PAGES / "handouts" / path.name).write_text(handout(path.read_text(encoding="utf-8")), encoding="utf-8")
