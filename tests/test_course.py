@@ -520,7 +520,7 @@ def test_a_prediction_in_plain_text_is_kept_and_compared():
         "→ Prediction and result",
         "your prediction  measured",
         "40 %             87 %",
-        "Your prediction was 47 % too low.",
+        "Your prediction was 47 percentage points too low.",
         "It was copied.",
     ]
     assert "As you predicted." in str(reveal("demo.share", 40))

@@ -6,6 +6,8 @@ import importlib.util
 import os
 import re
 import shutil
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,26 @@ def test_a_worksheet_asks_what_its_notebook_asks(path):
 def test_without_a_browser_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(handouts.shutil, "which", lambda name: None)
     assert handouts.main() == 1 and "install one of chromium" in capsys.readouterr().err
+
+
+def answers(link: str) -> int:
+    """The status with which an address answers; some servers refuse HEAD, and some refuse programs (403, 429), which still is an answer."""
+    for method in ("HEAD", "GET"):
+        request = urllib.request.Request(link, method=method, headers={"User-Agent": "Mozilla/5.0 (link check)"})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as reply:
+                return reply.status
+        except urllib.error.HTTPError as error:
+            if method == "GET" or error.code == 404:
+                return error.code
+    raise AssertionError("unreachable")
+
+
+def test_every_link_on_paper_leads_somewhere():
+    links = {link for path in PAGES for link in re.findall(r"\]\((https://[^)]+)\)", path.read_text(encoding="utf-8"))}
+    assert len(links) > 20
+    try:
+        answers("https://arxiv.org/abs/2202.05262")
+    except OSError as error:
+        pytest.skip(f"links are checked where there is a network, and here: {error}")
+    assert {link: code for link in sorted(links) if (code := answers(link)) in (404, 410) or code >= 500} == {}

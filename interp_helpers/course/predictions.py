@@ -153,7 +153,8 @@ def _compared(predicted, measured, unit: str) -> str:
     if guess is None or result is None:
         return "Not what you predicted: worth a moment's thought about why."
     side = "high" if guess > result else "low"
-    return f"Your prediction was {shown(abs(guess - result), unit)} too {side}."
+    by = "percentage points" if unit == "%" else unit  # 47 % too low would be another thing
+    return f"Your prediction was {shown(abs(guess - result), by)} too {side}."
 
 
 def _form(prediction: Prediction):
