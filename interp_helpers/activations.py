@@ -12,7 +12,16 @@ from .sites import Layout, Site, Spots
 
 class Activations:
     """What `record` saw. `acts[site]` and `acts["block_output", 8]` are tensors (batch, position, d), or (batch,
-    position, head, d_head) for per-head components; `acts.logits` are the run's logits (batch, position, vocab)."""
+    position, head, d_head) for per-head components; `acts.logits` are the run's logits (batch, position, vocab).
+
+    >>> acts = record(lm, base, "block_output", Site("attention_weight", 4))
+    >>> acts["block_output", 8].shape
+    torch.Size([1, 9, 576])
+    >>> acts[Site("block_output", 8, positions=-1)].shape
+    torch.Size([1, 1, 576])
+    >>> acts.logits.shape
+    torch.Size([1, 9, 49152])
+    """
 
     def __init__(
         self,

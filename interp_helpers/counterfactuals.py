@@ -16,7 +16,9 @@ from torch import Tensor
 class Counterfactual(NamedTuple):
     """A base, a source, and the label that the model gives for the base if the variable has its value in the source.
 
-        Counterfactual("When Mary got home,", "When John got home,", " he")
+    >>> pair = Counterfactual("When Mary got home,", "When John got home,", " he")
+    >>> pair.label
+    ' he'
 
     Attributes:
         base: a prompt (a string, or token ids (position,)); for a plain module, one input tensor.
@@ -37,6 +39,10 @@ class Counterfactual(NamedTuple):
 def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0) -> list[Counterfactual]:
     """Pairs of a bank's items with different answers, each labelled with its source's: what the base's answer becomes if the
     whole fact is the source's.
+
+    >>> pair = counterfactual_pairs(pronouns()[:4])[0]
+    >>> pair.base, pair.source, pair.label
+    ('When Victoria got home,', 'When Patrick got home,', ' he')
 
     Args:
         items: with a `prompt` and an `answer`, such as `prompts.Fact`.

@@ -31,7 +31,12 @@ from .subspaces import principal_angles
 
 
 def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | tuple]) -> Tensor:
-    """The logits (pair, class) after each pair's interchange; arguments as in `interchange_accuracy`."""
+    """The logits (pair, class) after each pair's interchange; arguments as in `interchange_accuracy`.
+
+    >>> pairs = counterfactual_pairs(pronouns()[:8])
+    >>> interchange_logits(lm, Site("block_output", 15, positions=1), None, pairs).shape
+    torch.Size([8, 49152])
+    """
     runs, subspaces = Runs(model, site, pairs), listed(subspace)
     runs.require_fit(subspaces)
     with torch.no_grad(), frozen(module_of(model)):
@@ -49,7 +54,9 @@ def interchange_accuracy(
     """Interchange-intervention accuracy (Geiger et al. 2023, section 3): the share of pairs whose label comes out on top when the
     subspace's content at the site is taken from the source.
 
-        interchange_accuracy(lm, site, subspace, test_pairs)
+    >>> pairs = counterfactual_pairs(pronouns()[:8])
+    >>> interchange_accuracy(lm, Site("block_output", 15, positions=1), None, pairs)  # None: the whole component
+    1.0
 
     Args:
         model: a `LanguageModel`, or any module from inputs to logits.
@@ -126,9 +133,11 @@ def train_das(
 ) -> History:
     """Turn a subspace until interchanges within it give the counterfactual labels (Geiger et al. 2023, section 3).
 
-        subspace = RotatedSubspace(lm.d_model, rank=1)
-        history = train_das(lm, Site("block_output", 12, positions=1), subspace, train_pairs, validation=validation_pairs)
-        interchange_accuracy(lm, site, subspace, test_pairs)
+    >>> pairs = counterfactual_pairs(pronouns()[:20])
+    >>> subspace = RotatedSubspace(lm.d_model, rank=1)
+    >>> history = train_das(lm, Site("block_output", 21, positions=1), subspace, pairs[:16], steps=10, lr=0.06)
+    >>> history.loss[-1] < history.loss[0]
+    True
 
     The loss is the cross-entropy of the label; the optimiser Adam, whose rate falls linearly to zero; the model's weights
     stay as they are. Without validation the last step's subspace is kept, else the one with the highest validation IIA

@@ -76,7 +76,11 @@ def compare_subspaces(
 ) -> Comparison:
     """DAS and its controls, on the pairs that it learns from and on pairs held out.
 
-        compare_subspaces(lm, Site("block_output", 12, positions=1), train_pairs, test_pairs, ranks=(1, 8))
+    >>> train, test = counterfactual_pairs(pronouns()[:8]), counterfactual_pairs(pronouns()[8:16])
+    >>> site = Site("block_output", 21, positions=1)
+    >>> compared = compare_subspaces(lm, site, train, test, seeds=(0,), steps=3, batch_size=8)
+    >>> list(compared.test)
+    ['whole component', 'random, rank 1', 'class means', 'PCA, rank 1', 'DAS, rank 1']
 
     The controls: the whole component; a random subspace of each rank; the training sources' principal components; and the
     subspace of their class means, where a source's class is its pair's label (for two labels, the difference of means).
@@ -138,7 +142,10 @@ def das_sweep(
 ) -> Sweep:
     """DAS at each of several sites: the IIA on held-out pairs.
 
-        das_sweep(lm, train_pairs, test_pairs, layers=range(0, 12, 2), positions={"name": 1, "last token": -1}).plot()
+    >>> train, test = counterfactual_pairs(pronouns()[:8]), counterfactual_pairs(pronouns()[8:16])
+    >>> sweep = das_sweep(lm, train, test, layers=[5, 20], positions={"name": 1}, steps=2, batch_size=8)
+    >>> tuple(sweep.values.shape)
+    (2, 1)
 
     Args:
         lm: a `LanguageModel`.

@@ -45,8 +45,10 @@ class DirectEffects:
 def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectEffects:
     """What each head and each MLP adds to logit(right) − logit(wrong) by what it writes at the last token.
 
-        effects = direct_logit_attribution(lm, prompt, " Mary", " John")
-        effects.heads.mean().plot()
+    >>> prompt = ioi(1)[0]
+    >>> effects = direct_logit_attribution(lm, prompt.prompt, prompt.indirect_object, prompt.subject)
+    >>> tuple(effects.heads.mean().values.shape)  # layers × heads
+    (30, 9)
 
     Args:
         lm: a `LanguageModel`.

@@ -30,17 +30,31 @@ from .subspaces import require_basis
 
 def replace(site: Site, value: Tensor | Activations) -> Edit:
     """Put `value` in place of the activations: h ← s. With another run's `Activations`, the interchange intervention: the
-    same site is read there. To read another place, pass what it holds: replace(site, acts[other_site])."""
+    same site is read there. To read another place, pass what it holds: replace(site, acts[other_site]).
+
+    >>> site = Site("block_output", 8, positions=lm.find(base, "Colosseum"))
+    >>> with intervene(lm, replace(site, record(lm, source, "block_output"))):
+    ...     lm.top(base, 1)[0][0]
+    ' Paris'
+    """
     return _edit("replace", site, lambda h, s: s, value)
 
 
 def add(site: Site, vector: Tensor | Activations, scale: float = 1.0) -> Edit:
-    """Add a vector: h ← h + scale · v."""
+    """Add a vector: h ← h + scale · v.
+
+    >>> with intervene(lm, add(Site("block_output", 20), torch.randn(lm.d_model), scale=0.1)):
+    ...     logits = lm(base)
+    """
     return _edit("add", site, lambda h, v: h + scale * v, vector)
 
 
 def noise(site: Site, std: float, seed: int = 0) -> Edit:
     """Add Gaussian noise of standard deviation `std`, in the activations' own units: h ← h + ε.
+
+    >>> with intervene(lm, noise(Site("block_input", 0, positions=lm.find(base, "Colosseum")), 3 * embedding_std(lm))):
+    ...     lm.top(base, 1)[0][0] == " Rome"
+    False
 
     The draw depends on the seed and on the token's position in its row, and on nothing else: it is the same in every run,
     in every batch and on every device, and each new token of a generation has its own.
@@ -59,12 +73,20 @@ def noise(site: Site, std: float, seed: int = 0) -> Edit:
 
 
 def zero(site: Site) -> Edit:
-    """Zero ablation: h ← 0."""
+    """Zero ablation: h ← 0.
+
+    >>> with intervene(lm, zero(Site("attention_output", 23, positions=-1))):
+    ...     logits = lm(base)
+    """
     return _edit("zero", site, torch.zeros_like)
 
 
 def mean_ablate(site: Site, reference: Tensor | Activations) -> Edit:
     """Mean ablation: h ← the mean of a reference.
+
+    >>> reference = record(lm, [base, source], "attention_output")
+    >>> with intervene(lm, mean_ablate(Site("attention_output", 23, positions=-1), reference)):
+    ...     logits = lm(base)
 
     Args:
         site: where.
@@ -77,12 +99,26 @@ def mean_ablate(site: Site, reference: Tensor | Activations) -> Edit:
 
 
 def project_out(site: Site, direction: Tensor) -> Edit:
-    """Remove what lies along a direction: h ← h − (h·u) u, u = direction / ‖direction‖."""
+    """Remove what lies along a direction: h ← h − (h·u) u, u = direction / ‖direction‖.
+
+    >>> u, site = torch.randn(lm.d_model), Site("block_output", 10, positions=-1)
+    >>> with intervene(lm, project_out(site, u)):
+    ...     along = record(lm, base, site)[site] @ u
+    >>> along.abs().item() < 1e-2
+    True
+    """
     return _edit("project_out", site, lambda h, u: h - (h * u).sum(-1, keepdim=True) * u, _unit(direction))
 
 
 def clamp(site: Site, direction: Tensor, at_least: float) -> Edit:
-    """Hold a direction up at a level: h ← h + max(0, at_least − h·u) u, u = direction / ‖direction‖."""
+    """Hold a direction up at a level: h ← h + max(0, at_least − h·u) u, u = direction / ‖direction‖.
+
+    >>> u, site = torch.randn(lm.d_model), Site("block_output", 10, positions=-1)
+    >>> with intervene(lm, clamp(site, u, at_least=50.0)):
+    ...     along = record(lm, base, site)[site] @ u / u.norm()
+    >>> round(along.item())
+    50
+    """
 
     def raise_to(h: Tensor, u: Tensor) -> Tensor:
         return h + (at_least - (h * u).sum(-1, keepdim=True)).clamp(min=0) * u
@@ -92,6 +128,12 @@ def clamp(site: Site, direction: Tensor, at_least: float) -> Edit:
 
 def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
     """Interchange within a subspace: h ← h + (s − h) Q Qᵀ (DAS, Geiger et al. 2023, section 3).
+
+    >>> site = Site("block_output", 8, positions=lm.find(base, "Colosseum"))
+    >>> everything = torch.eye(lm.d_model)  # in the whole space it is `replace`
+    >>> with intervene(lm, swap_subspace(site, record(lm, source, site), everything)):
+    ...     lm.top(base, 1)[0][0]
+    ' Paris'
 
     Args:
         site: where.
@@ -114,6 +156,9 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
 
 def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
     """Anything else: h ← function(h), with h of shape (n, d) or (n, heads, d_head), n the places named, row by row.
+
+    >>> with intervene(lm, apply(Site("mlp_output", 3, positions=-1), lambda h: 2 * h)):
+    ...     logits = lm(base)
 
     Raises:
         ValueError: when the model runs, where the function returns another shape.

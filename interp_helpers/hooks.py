@@ -36,7 +36,11 @@ from .sites import Layout, Site, Spots
 def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
     """Run the model and keep what passes through some sites; nothing is changed.
 
-        acts = record(lm, prompt, "block_output", Site("attention_weight", 4))
+    >>> acts = record(lm, base, "block_output", Site("attention_weight", 4))
+    >>> acts["block_output", 8].shape  # prompts, tokens, d_model
+    torch.Size([1, 9, 576])
+    >>> acts["attention_weight", 4].shape  # prompts, heads, queries, keys
+    torch.Size([1, 9, 9, 9])
 
     Args:
         lm: a `LanguageModel`.
@@ -116,8 +120,11 @@ class Edit:
 def intervene(lm, *edits: Edit) -> Iterator[None]:
     """While the `with` block lasts, every run of the model is edited; afterwards the model is as it was.
 
-        with intervene(lm, replace(Site("block_output", 8, positions=-1), acts), zero(Site("mlp_output", 3))):
-            logits = lm(prompt)                        # or lm.generate(prompt), or record(lm, prompt, …)
+    >>> acts = record(lm, source, "block_output")
+    >>> with intervene(lm, replace(Site("block_output", 25, positions=-1), acts), zero(Site("mlp_output", 3))):
+    ...     logits = lm(base)  # or lm.generate(base), or record(lm, base, …)
+    >>> lm.top(base, 1)[0][0]  # the model is as it was
+    ' Rome'
 
     Edits apply in the order given; blocks nest, and an inner block's edits come after an outer's. Positions name
     places in the prompt: under `lm.generate` those edits apply while the prompt is read, and never to new tokens,

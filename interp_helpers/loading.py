@@ -34,9 +34,10 @@ HOW_TO_LOAD = ("dtype", "torch_dtype", "device_map", "attn_implementation")
 def load_model(name: str | os.PathLike | None = None, *, device=None, fallback: bool = True, **kwargs) -> LanguageModel:
     """Load a model and its tokenizer, in float32 and evaluation mode, and print one line that says which.
 
-        lm = load_model()                                      # gpt2, or the offline model where no Hub is reachable
-        lm = load_model("offline")                             # SmolLM2-135M-Instruct, from the Python package index
-        lm = load_model("Qwen/Qwen2.5-7B", dtype=torch.bfloat16, device_map="auto")
+    >>> lm = load_model("offline")  # SmolLM2-135M-Instruct, from the Python package index
+    Model: SmolLM2-135M-Instruct (offline) (30 blocks) on cpu.
+    >>> lm.n_layers, lm.d_model
+    (30, 576)
 
     Args:
         name: a folder, a name on the Hugging Face Hub, or "offline"; by default the environment variable INTERP_MODEL,

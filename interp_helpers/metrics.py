@@ -39,6 +39,10 @@ class Metric:
 def logit_diff(lm, right: Words, wrong: Words) -> Metric:
     """logit(right) − logit(wrong): positive where the model prefers `right`; in nats of log odds.
 
+    >>> leaning = logit_diff(lm, " Paris", " Rome")(lm.next_token_logits([source, base]))
+    >>> leaning.shape, (leaning > 0).tolist()
+    (torch.Size([2]), [True, False])
+
     Raises:
         ValueError: a word that is not one token.
     """
@@ -47,19 +51,34 @@ def logit_diff(lm, right: Words, wrong: Words) -> Metric:
 
 
 def probability(lm, word: Words) -> Metric:
-    """The probability of a word as the next token, between 0 and 1."""
+    """The probability of a word as the next token, between 0 and 1.
+
+    >>> p = probability(lm, " Paris")(lm.next_token_logits(source))
+    >>> round(p.item(), 1)
+    0.7
+    """
     ids = _ids(lm, word)
     return Metric(f"probability of {_name(word)}", lambda x: _pick(x.float().softmax(-1), ids))
 
 
 def rank(lm, word: Words) -> Metric:
-    """The word's rank among all next tokens: 1 is the model's first choice."""
+    """The word's rank among all next tokens: 1 is the model's first choice.
+
+    >>> rank(lm, " Paris")(lm.next_token_logits([source, base])).tolist()
+    [1.0, 69.0]
+    """
     ids = _ids(lm, word)
     return Metric(f"rank of {_name(word)}", lambda x: 1 + (x > _pick(x, ids)[:, None]).sum(-1).to(torch.float32))
 
 
 def kl_divergence(reference_logits: Tensor) -> Metric:
     """KL(reference ‖ measured) between next-token distributions, in nats; 0 where nothing changed.
+
+    >>> logits = lm.next_token_logits(base)
+    >>> kl_divergence(logits)(logits).item()
+    0.0
+    >>> kl_divergence(logits)(lm.next_token_logits(source)).item() > 1
+    True
 
     Args:
         reference_logits: (vocab,), (1, vocab) or (batch, vocab), such as the unpatched run's.

@@ -22,10 +22,14 @@ Prompts = str | Sequence[str] | Tensor | Mapping
 class LanguageModel:
     """A causal language model, its tokenizer and its anatomy.
 
-        lm = load_model()
-        logits = lm("The Eiffel Tower is in the city of")      # (1, position, vocab)
-        lm.top("The Eiffel Tower is in the city of", k=3)      # [(" Paris", 0.41), …]
-        lm.find("The Eiffel Tower is in …", "Eiffel Tower")    # range(1, 5)
+    >>> lm("The capital of Spain is").shape
+    torch.Size([1, 5, 49152])
+    >>> [token for token, p in lm.top("The capital of Spain is", k=3)]
+    [' Madrid', ' Barcelona', ' the']
+    >>> lm.find("The Eiffel Tower is in the city of", "Eiffel Tower")
+    range(1, 4)
+    >>> lm.generate("The capital of Spain is", 1)
+    ' Madrid'
 
     Experiments hang hooks on the model itself, so use one from one thread at a time.
 

@@ -145,7 +145,13 @@ def _bank() -> dict:
 
 
 def personas() -> dict[str, Persona]:
-    """The personas by id: "toronto", "tabby_cats", "the_weeknd", "happy", "sad"."""
+    """The personas by id: "toronto", "tabby_cats", "the_weeknd", "happy", "sad".
+
+    >>> list(personas())
+    ['toronto', 'tabby_cats', 'the_weeknd', 'happy', 'sad']
+    >>> personas()["toronto"].request
+    'Talk about Toronto.'
+    """
     bank = _bank()
     texts = {entry["id"]: entry["texts"] for entry in bank["personas"]} | {"generic": bank["generic"]}
     return {

@@ -46,7 +46,13 @@ _PIXELS_PER_INCH = 100  # as shown; twice as many are drawn, so that a projector
 
 
 class Picture:
-    """A finished figure with its text alternative (`alt`), which notebooks, web pages and screen readers use."""
+    """A finished figure with its text alternative (`alt`), which notebooks, web pages and screen readers use.
+
+    >>> picture = bars({"put in": 0.9, "averaged away": 0.1}, title="Sufficient, hardly needed", ylabel="share of the way")
+    >>> picture
+    Sufficient, hardly needed share of the way: put in 0.90, averaged away 0.10.
+    >>> picture.save("figure.png")
+    """
 
     def __init__(self, figure: Figure, alt: str):
         self.figure, self.alt = figure, alt
@@ -79,8 +85,13 @@ class Picture:
 def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: float | None = None) -> Picture:
     """A two-axis `Sweep` as a heatmap: layers from left to right, tokens (or heads) from top to bottom.
 
-    Colours diverge from white at zero: red where the metric is positive, blue where it is negative. Marks on the colour
-    bar show the two unpatched runs.
+    >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
+    >>> picture = heatmap(sweep, title="From the landmark to the last token")
+    >>> picture.alt[:35]
+    'From the landmark to the last token'
+
+    Colours diverge from white at zero: red where the metric is positive, blue where it is negative; clearly negative cells
+    carry a minus, for print in grey. Marks on the colour bar show the two unpatched runs.
 
     Args:
         sweep: with axes ("layer", …); average a batch of pairs first (`sweep.mean()`).
@@ -95,7 +106,13 @@ def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: f
 
 
 def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: float | None = None) -> Picture:
-    """Several sweeps {name: sweep}, one below the other, on one colour scale; see `heatmap`."""
+    """Several sweeps {name: sweep}, one below the other, on one colour scale; see `heatmap`.
+
+    >>> how = dict(layers=[10, 25], positions=[-1], normalize=True)
+    >>> metric = logit_diff(lm, " Paris", " Rome")
+    >>> parts = {name: patch_sweep(lm, base, source, metric, f"{name}_output", **how) for name in ("attention", "mlp")}
+    >>> picture = heatmaps(parts, title="Who writes it")
+    """
     for sweep in sweeps.values():
         if len(sweep.axes) != 2:
             raise ValueError(
@@ -137,6 +154,9 @@ def _draw(axes, sweep, limit: float):
     columns, rows = sweep.labels[across], sweep.labels[down]
     values = sweep.values.float().numpy().T
     image = axes.imshow(values, aspect="auto", cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+    for row, column in np.argwhere(values < -limit / 4):  # in grey, blue would be red
+        dark = values[row, column] < -0.6 * limit
+        axes.text(column, row, "−", ha="center", va="center", color="white" if dark else "black", fontsize="small")
     step = math.ceil(len(columns) / 16)
     axes.set_xticks(range(0, len(columns), step), _lines(columns[::step]))
     axes.set_yticks(range(len(rows)), _lines(rows))
@@ -162,6 +182,10 @@ def curves(
 ) -> Picture:
     """Named curves over x, each with an error band if it has one (say in `ylabel` what the band is).
 
+    >>> curves([0, 10, 20], {"subject": [1.0, 0.9, 0.1], "last token": [0.0, 0.1, 0.9]},
+    ...        title="It moves", xlabel="layer", ylabel="share of the way")
+    It moves share of the way against layer: subject from 1.00 to 0.10, highest 1.00 at 0; last token from 0.00 to 0.90, highest 0.90 at 20.
+
     Args:
         x: the points along x, shared or {name: points}.
         lines: {name: values}.
@@ -175,7 +199,8 @@ def curves(
     """
     xs = x if isinstance(x, Mapping) else dict.fromkeys(lines, x)
     with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+        height = 3.5 + 0.3 * len(_fill(title, 7.0, "axes.titlesize").split("\n"))
+        figure = Figure(figsize=(8.4, height), layout="constrained")
         axes = figure.add_subplot()
         for i, (name, values) in enumerate(lines.items()):
             k = i % len(COLOURS)
@@ -221,7 +246,7 @@ def curves(
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set(xlabel=_fill(xlabel, 4.2), ylabel=_fill(ylabel, 2.9))
         axes.set_title(title, wrap=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=None)
     told = "; ".join(
@@ -245,6 +270,9 @@ def bars(
     alt: str | None = None,
 ) -> Picture:
     """Horizontal bars, one a name, each with its value written beside it.
+
+    >>> bars({"put in": 0.9, "averaged away": 0.1}, title="Sufficient, hardly needed", ylabel="share of the way")
+    Sufficient, hardly needed share of the way: put in 0.90, averaged away 0.10.
 
     Args:
         values: {name: value}.
@@ -270,7 +298,7 @@ def bars(
             )  # fmt: skip
         axes.margins(x=0.12)
         axes.invert_yaxis()
-        axes.set_xlabel(ylabel)
+        axes.set_xlabel(_fill(ylabel, 4.8))
         axes.set_title(title, wrap=True)
     told = ", ".join(f"{name} {value}" for name, value in zip(names, written, strict=True))
     return Picture(figure, alt or f"{title} {ylabel}: {told}.")
@@ -286,6 +314,9 @@ def scatter(
     alt: str | None = None,
 ) -> Picture:
     """Points in a plane, with the line y = x; those furthest from the origin carry their names.
+
+    >>> scatter({"23.3": (0.5, 0.4), "20.0": (0.0, 0.4)}, title="One acts indirectly", xlabel="direct", ylabel="total")
+    One acts indirectly total against direct, 2 points; furthest out: 23.3 (0.50, 0.40), 20.0 (0.00, 0.40).
 
     Args:
         points: {name: (x, y)}.
@@ -325,6 +356,9 @@ def clouds(
     alt: str | None = None,
 ) -> Picture:
     """Groups of points in a plane, on equal scales, each group with a colour and a marker of its own.
+
+    >>> clouds({"cats": [(0, 0), (8, 4)], "dogs": [(40, 40), (50, 60)]}, title="Apart", xlabel="first", ylabel="second")
+    Apart. second against first: cats, 2 points about (4, 2), spread (4, 2); dogs, 2 points about (45, 50), spread (5, 10).
 
     Args:
         groups: {name: [(x, y), …]}.
@@ -374,6 +408,9 @@ def intervals(
 ) -> Picture:
     """Dots with intervals: a row a group, and in it a dot for each condition.
 
+    >>> intervals({"Toronto": {"steered": (0.9, 0.8, 1.0), "unsteered": (0.0, 0.0, 0.1)}}, title="It shows", xlabel="share")
+    It shows share. Toronto: steered 0.90 [0.80, 1.00], unsteered 0.00 [0.00, 0.10].
+
     Args:
         values: {group: {condition: (value, low, high)}}.
         title, xlabel: the finding, and what is measured (say what the interval is).
@@ -397,7 +434,7 @@ def intervals(
             axes.axhline(row + 0.5, color="0.85", linewidth=0.8)
         axes.set_yticks(range(len(values)), _lines(list(values)))
         axes.set_ylim(len(values) - 0.5, -0.5)
-        axes.set_xlabel(xlabel)
+        axes.set_xlabel(_fill(xlabel, 4.8))
         axes.set_title(title, wrap=True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     told = "; ".join(
@@ -405,6 +442,12 @@ def intervals(
         for group, row in values.items()
     )
     return Picture(figure, alt or f"{title} {xlabel}. {told}.")
+
+
+def _fill(label: str, inches: float, size: str = "axes.labelsize") -> str:
+    """A label broken into lines, where one of its own is longer than this at the style's size of print."""
+    width = int(inches * 72 / (0.58 * STYLE[size]))
+    return label if max(map(len, label.split("\n"))) <= width else textwrap.fill(label.replace("\n", " "), width)
 
 
 def _lines(labels: Sequence) -> list[str]:

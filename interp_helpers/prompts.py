@@ -70,18 +70,35 @@ def _bank(name: str) -> tuple[dict, ...]:
 
 
 def facts(family: str | None = None) -> list[Fact]:
-    """The bank of facts, or one family of it ("capital", "country_of_city", "landmark_city", "language", …)."""
+    """The bank of facts, or one family of it ("capital", "country_of_city", "landmark_city", "language", …).
+
+    >>> facts("capital")[0].prompt, facts("capital")[0].answer
+    ('The capital of Syria is', ' Damascus')
+    """
     return _of_family([Fact(**entry) for entry in _bank("facts")], family)
 
 
 def pairs(family: str | None = None) -> list[Pair]:
-    """The bank of equal-length pairs of facts, or one family of it."""
+    """The bank of equal-length pairs of facts, or one family of it.
+
+    >>> pair = pairs("capital")[0]
+    >>> pair.base, pair.base_answer
+    ('The capital of Cuba is', ' Havana')
+    >>> pair.source, pair.source_answer
+    ('The capital of Austria is', ' Vienna')
+    """
     return _of_family([Pair(**entry) for entry in _bank("pairs")], family)
 
 
 def truths(bank: Sequence[Fact] | None = None, *, folds: int = 5, seed: int = 0) -> list[Statement]:
     """Statements about cities, half of them true, from which a probe for truth can learn nothing else (after the
     `cities` data of Marks & Tegmark 2023).
+
+    >>> statements = truths()
+    >>> statements[0].text, statements[0].true, statements[0].fold
+    ('The city of Florence is in Italy', True, 0)
+    >>> sum(one.true for one in statements) / len(statements)
+    0.5
 
     Every city stands once with its own country and once with another of its fold, and every country is named in as many
     false statements as in true ones: no word by itself gives the label away, only the two together. Folds share neither
@@ -133,7 +150,11 @@ _HE = (
 
 def pronouns(*, seed: int = 0) -> list[Fact]:
     """ "When Mary got home," → " she", for 80 names that are one token, her and his by turns, in an order that the seed
-    decides. (Names by whom English texts mostly say *he* or *she*; what a person is called by is for the person to say.)"""
+    decides. (Names by whom English texts mostly say *he* or *she*; what a person is called by is for the person to say.)
+
+    >>> [(fact.prompt, fact.answer) for fact in pronouns()[:2]]
+    [('When Jessica got home,', ' she'), ('When Patrick got home,', ' he')]
+    """
     rng = random.Random(seed)
     she, he = rng.sample(_SHE, len(_SHE)), rng.sample(_HE, len(_HE))
     named = [
@@ -156,7 +177,14 @@ _IOI_THINGS = "drink book letter ring bag key ball computer".split()
 
 
 def ioi(n: int = 50, *, seed: int = 0) -> list[IOIPrompt]:
-    """n IOI prompts from templates, half with the indirect object named first, half with the subject."""
+    """n IOI prompts from templates, half with the indirect object named first, half with the subject.
+
+    >>> prompt = ioi(1)[0]
+    >>> prompt.prompt
+    'While Alice and Bob were working at the hospital, Bob passed a computer to'
+    >>> prompt.indirect_object, prompt.subject
+    (' Alice', ' Bob')
+    """
     rng = random.Random(seed)
     made = []
     for i in range(n):
@@ -176,6 +204,10 @@ _measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     """The items that this model gets right, measured on the model (once: results are kept while `lm` lives; inside an
     intervention they are measured anew, and not kept).
+
+    >>> bank = facts("capital")[:4]
+    >>> [fact.answer for fact in known(lm, bank)]
+    [' Damascus', ' Kabul', ' Ottawa', ' Moscow']
 
     A fact is known if its answer is the model's first choice, a pair if both of its facts are, and an IOI prompt if the
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.

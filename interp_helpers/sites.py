@@ -21,11 +21,14 @@ from .anatomy import COMPONENTS, PER_HEAD, Place
 class Site:
     """A place in the computation: a component of one block, at some positions, in some heads.
 
-        Site("block_output", 8)                        the residual stream after the ninth block, at every token
-        Site("mlp_output", 8, positions=-1)            … the MLP's output at each prompt's last token
-        Site("block_output", 8, positions=[3, 4])      … at the fourth and fifth token of every prompt
-        Site("block_output", 8, positions=[[3], [5]])  … at another place in each of two prompts
-        Site("query_output", 8, heads=[0, 2])          … two heads' queries
+    >>> Site("block_output", 8)  # the residual stream after the ninth block, at every token
+    Site('block_output', 8)
+    >>> Site("mlp_output", 8, positions=-1)  # the MLP's output at each prompt's last token
+    Site('mlp_output', 8, positions=-1)
+    >>> Site("block_output", 8, positions=[[3], [5]])  # another place in each of two prompts
+    Site('block_output', 8, positions=((3,), (5,)))
+    >>> Site("query_output", 8, heads=[0, 2])  # two heads' queries
+    Site('query_output', 8, heads=(0, 2))
 
     Args:
         component: one of `COMPONENTS`; `anatomy` says where each is read.

@@ -41,6 +41,12 @@ WHERE = ("everywhere", "prompt", "new")
 class SteeringVector:
     """A direction at one layer, and what is needed to apply it again.
 
+    >>> vector = SteeringVector.from_contrast(lm, ["I am glad.", "What joy!"], ["I am sad.", "What grief!"], 20, name="glad")
+    >>> vector
+    SteeringVector('glad': block_output 20 of SmolLM2-135M-Instruct (offline), d 576)
+    >>> with vector.apply(lm, 0.3):
+    ...     text = lm.generate("Yesterday we", 5)
+
     Attributes:
         direction: (d,); of unit length, unless it was built with normalize=False.
         layer, component: where it is applied.

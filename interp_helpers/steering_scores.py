@@ -106,6 +106,10 @@ def steering_scores(
 ) -> Scores:
     """Sample continuations, steered or not, and score them.
 
+    >>> scores = steering_scores(lm, ["Yesterday we", "I think"], {"places": ["park", "beach"]}, samples=2, seeds=(0,), max_new_tokens=6)
+    >>> len(scores.texts), 0 <= scores.rate("places") <= 1
+    (4, True)
+
     Args:
         lm: the model.
         prompts: what is continued: other prompts than those that the vector or its strength were chosen on.

@@ -109,9 +109,11 @@ def layer_sweep(
 ) -> SteeringSweep:
     """Steer at each layer and strength, and choose by a rule: most hits within a budget of perplexity.
 
-        sweep = layer_sweep(lm, SteeringVector.from_contrast(lm, texts, others, range(8, 28, 4)), prompts, {"named": ["Toronto"]})
-        sweep.plot()
-        vector = sweep.best
+    >>> vectors = SteeringVector.from_contrast(lm, ["I am glad.", "What joy!"], ["I am sad.", "What grief!"], [18, 24])
+    >>> how = dict(strengths=(0.2, 0.4), samples=1, max_new_tokens=6)
+    >>> sweep = layer_sweep(lm, vectors, ["Yesterday we"], {"glad words": ["glad", "joy"]}, **how)
+    >>> sweep.layers, sweep.best.layer in sweep.layers
+    ([18, 24], True)
 
     What is chosen on these prompts is to be judged on others: of many settings the best one is lucky, too.
 

@@ -27,9 +27,12 @@ from torch import Tensor, nn
 class RotatedSubspace(nn.Module):
     """A subspace of `rank` dimensions, with an orthonormal basis by construction.
 
-        subspace = RotatedSubspace(lm.d_model, rank=1, seed=0)
-        with intervene(lm, swap_subspace(site, acts, subspace)):
-            logits = lm(base)
+    >>> subspace = RotatedSubspace(lm.d_model, rank=2, seed=0)
+    >>> subspace.basis.shape
+    torch.Size([576, 2])
+    >>> site = Site("block_output", 8, positions=-1)
+    >>> with intervene(lm, swap_subspace(site, record(lm, source, site), subspace)):
+    ...     logits = lm(base)
 
     What is learnt is a matrix of any (d, rank) numbers; the basis is the Q of its QR decomposition, so no step of training
     can leave the orthonormal ones, and no basis of the rest of the space has to be kept.
@@ -128,6 +131,12 @@ class Part(nn.Module):
 
 class BoundlessSubspace(nn.Module):
     """A subspace whose size is learnt, too: Boundless DAS (Wu et al. 2023, section 3).
+
+    >>> subspace = BoundlessSubspace(16)
+    >>> subspace.swap(torch.zeros(2, 16), torch.ones(2, 16)).shape
+    torch.Size([2, 16])
+    >>> subspace.mask.shape
+    torch.Size([16])
 
     A rotation R of the whole space, and a boundary b: the i-th rotated dimension is exchanged to the degree
     sigmoid(i / T) · sigmoid((b·d − i) / T), as in pyvene. While the temperature T falls during training (`anneal`), that soft
@@ -231,6 +240,11 @@ class BoundlessSubspace(nn.Module):
 def principal_components(activations: Tensor, rank: int) -> RotatedSubspace:
     """The `rank` directions along which activations (n, d) vary most.
 
+    >>> h = torch.tensor([[0.0, 1.0], [0.0, -1.0], [9.0, 1.0], [9.0, -1.0]])
+    >>> principal_components(h, 1).basis.detach().abs().round()
+    tensor([[1.],
+            [0.]])
+
     Raises:
         ValueError: fewer than rank + 1 activations, or a rank above d.
     """
@@ -243,6 +257,11 @@ def principal_components(activations: Tensor, rank: int) -> RotatedSubspace:
 def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
     """The subspace that the classes' mean activations span around their centre: for two classes the *difference of means*,
     one direction; for k classes k − 1.
+
+    >>> h = torch.tensor([[0.0, 1.0], [0.0, 3.0], [4.0, 1.0], [4.0, 3.0]])
+    >>> class_means(h, ["a", "a", "b", "b"]).basis.detach().abs().round()
+    tensor([[1.],
+            [0.]])
 
     Args:
         activations: (n, d).
@@ -269,7 +288,12 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
 
 def principal_angles(one: Tensor, other: Tensor) -> Tensor:
     """The angles between two subspaces, in degrees, smallest first (Björck & Golub 1973): how far one has to be turned to
-    lie in the other. `one` and `other` are orthonormal bases (d, k) and (d, l); there are min(k, l) angles."""
+    lie in the other. `one` and `other` are orthonormal bases (d, k) and (d, l); there are min(k, l) angles.
+
+    >>> x, y, z = torch.eye(3)[..., None]
+    >>> principal_angles(x, torch.cat([y, z], 1)), principal_angles(x, x)
+    (tensor([90.]), tensor([0.]))
+    """
     one, other = one.detach().double(), other.detach().to(one.device).double()
     cosines = torch.linalg.svdvals(one.mT @ other).clamp(0, 1)
     if one.shape[1] > other.shape[1]:

@@ -16,6 +16,13 @@ from .sites import Layout, Site
 class Sweep:
     """One number for each site of a sweep, and what is needed to read it.
 
+    >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
+    >>> sweep.axes, tuple(sweep.values.shape)
+    (('layer', 'position'), (2, 9))
+    >>> place, value = sweep.top(1)[0]
+    >>> place["layer"], place["position"]
+    (10, '2 osse')
+
     Attributes:
         values: the metric after each patch; its axes are named by `axes` ("layer", "position", …; "pair" comes first
             for a batch of pairs).

@@ -84,6 +84,9 @@ def embedding_std(lm) -> float:
     """σ, the standard deviation of the token embeddings (all entries of the matrix) as they enter the residual stream; noise is
     given in units of it. (Gemma multiplies its embeddings by √d.)
 
+    >>> round(embedding_std(lm), 3)
+    0.136
+
     Raises:
         ValueError: the embeddings are kept on the disk or in another memory, where they can't be read.
     """
@@ -117,8 +120,10 @@ def causal_trace(
 ) -> Trace:
     """Corrupt the subject's tokens, restore each site of a component, and measure the answer's probability.
 
-        trace = causal_trace(lm, "The Eiffel Tower is in the city of", "Eiffel Tower", " Paris")
-        trace.indirect_effect.plot()
+    >>> trace = causal_trace(lm, source, "Eiffel Tower", " Paris", layers=[5, 15, 25], samples=2)
+    >>> tuple(trace.indirect_effect.values.shape)  # layers × tokens
+    (3, 9)
+    >>> figure = trace.indirect_effect.plot()
 
     Args:
         lm: a `LanguageModel`.
@@ -188,6 +193,11 @@ def causal_trace(
 
 def average_traces(traces: Sequence[Trace]) -> Sweep:
     """The mean indirect effect over prompts by token role, as in Meng et al. 2022, figure 2.
+
+    >>> some = facts("capital")[:2]
+    >>> average = average_traces([causal_trace(lm, f.prompt, f.subject, f.answer, layers=[10], samples=1) for f in some])
+    >>> average.axes
+    ('layer', 'role')
 
     The roles are the subject's first, middle and last tokens, the token after it, further tokens, and the prompt's last one. A
     subject of one token is its last. Several tokens of one role in one prompt are averaged first; a role that a prompt

@@ -152,6 +152,14 @@ def test_the_colours_diverge_from_zero():
     assert red[0] > red[2] and blue[2] > blue[0]
 
 
+def test_in_grey_a_minus_tells_blue_from_red():
+    made = sweep()
+    made.values.zero_()
+    made.values[1, 2], made.values[2, 3], made.values[0, 0] = -1.5, 1.5, -0.2
+    axes = axes_of(heatmap(made, limit=2.0))
+    assert [(*text.get_position(), text.get_text()) for text in axes.texts] == [(1, 2, "−")]
+
+
 def test_figures_can_share_a_scale():
     assert axes_of(heatmap(sweep(), limit=5.0)).images[0].get_clim() == (-5.0, 5.0)
 

@@ -22,7 +22,7 @@ import slides  # noqa: E402
 
 DECKS = slides.decks()
 MINUTES = {deck.stem: 90 if deck.stem == "steering_workshop" else 50 for deck in DECKS}
-SMALLEST = 20  # pixels of 720
+SMALLEST, IN_FIGURES = 20, 15  # pixels of 720; a figure's labels are drawn with 12 points
 
 
 def pages(deck: Path) -> list[str]:
@@ -64,7 +64,7 @@ def test_a_deck_has_notes_whose_minutes_add_up(deck):
         assert len(note) > 60, "a note says what to say"
         clock = end
     assert clock == MINUTES[deck.stem]
-    assert len(pages(deck)) <= (26 if deck.stem == "steering_workshop" else 13)
+    assert len(pages(deck)) <= (26 if deck.stem == "steering_workshop" else 14)
 
 
 @pytest.mark.parametrize("deck", DECKS, ids=lambda deck: deck.stem)
@@ -164,14 +164,14 @@ def test_everything_fits_and_can_be_read_from_the_back_row(built):
             found = page.evaluate(
                 """() => [...document.querySelectorAll("section")].map((section, n) => {
                     const parts = [...section.children].filter(c => !["HEADER", "FOOTER", "SCRIPT"].includes(c.tagName));
-                    const scale = section.getBoundingClientRect().height / 720 || 1;
                     const bottom = Math.max(...parts.map(c => c.offsetTop + c.offsetHeight));
                     const right = Math.max(...parts.map(c => c.scrollWidth - c.clientWidth));
                     const texts = [...section.querySelectorAll("*")].filter(
                         c => [...c.childNodes].some(t => t.nodeType == 3 && t.textContent.trim()) && !c.closest("svg.MathJax, mjx-container"));
                     const smallest = Math.min(...texts.map(c => parseFloat(getComputedStyle(c).fontSize)));
                     const images = [...section.querySelectorAll("img")];
-                    return {n: n + 1, bottom, right, smallest, alt: images.every(i => i.alt.length > 40), scale};
+                    const print = Math.min(...images.map(i => 12 / 72 * 200 * i.clientHeight / i.naturalHeight), 99);
+                    return {n: n + 1, bottom, right, smallest, print, alt: images.every(i => i.alt.length > 40)};
                 })"""
             )
             assert len(found) == len(pages(deck))
@@ -180,5 +180,6 @@ def test_everything_fits_and_can_be_read_from_the_back_row(built):
                 assert slide["bottom"] <= 676, f"runs into the footer: {about}"
                 assert slide["right"] <= 1, f"is too wide: {about}"
                 assert slide["smallest"] >= SMALLEST, f"is too small: {about}"
+                assert slide["print"] >= IN_FIGURES, f"has a figure in too small print: {about}"
                 assert slide["alt"], f"has an image without a text alternative: {about}"
         browser.close()

@@ -35,7 +35,7 @@ IMAGE = re.compile(r'<img alt="([^"]*)"[^>]*src="data:image/png;base64,([^"]*)"'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LARGE_PRINT = """
 from interp_helpers.plotting import STYLE
-STYLE.update({"font.size": 14, "axes.titlesize": 16, "axes.labelsize": 14})
+STYLE.update({"font.size": 13, "axes.titlesize": 15, "axes.labelsize": 12})
 """
 
 

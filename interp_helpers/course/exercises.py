@@ -32,20 +32,32 @@ class NotAttempted(Exception):
 
 
 def require(condition: object, because: str) -> None:
-    """In a check: go on if `condition` holds, else tell the learner 'not yet, because …'."""
+    """In a check: go on if `condition` holds, else tell the learner 'not yet, because …'.
+
+    >>> require(2 + 2 == 4, "four is expected")
+    """
     if not condition:
         raise NotYet(because)
 
 
 def require_attempted(value, what: str = "what your function returns"):
-    """In a check: hand `value` back, unless it is (or contains) `...`, which means that nothing was tried yet."""
+    """In a check: hand `value` back, unless it is (or contains) `...`, which means that nothing was tried yet.
+
+    >>> require_attempted(3)
+    3
+    """
     if found := blank_in(value, what):
         raise NotAttempted(found)
     return value
 
 
 def require_number(value) -> float:
-    """In a check: what a learner's function returned, as a number; a tensor of one entry is one."""
+    """In a check: what a learner's function returned, as a number; a tensor of one entry is one.
+
+    >>> import torch
+    >>> require_number(torch.tensor([0.5]))
+    0.5
+    """
     require(require_attempted(value) is not None, "your function returned None: is there a `return`?")
     shape = tuple(getattr(value, "shape", ()))
     require(all(n == 1 for n in shape), f"one number was expected, and a tensor of shape {shape} came back")
@@ -92,7 +104,17 @@ class Exercise:
 def exercise(
     id: str, *, number: int, title: str, difficulty: int, minutes: int, hints: Sequence[str] = ()
 ) -> Callable[[Callable], Exercise]:
-    """Register the decorated function `(answer, **context) -> explanation or None` as the check of an exercise."""
+    """Register the decorated function `(answer, **context) -> explanation or None` as the check of an exercise.
+
+    >>> @exercise("demo.last", number=1, title="Where is it?", difficulty=2, minutes=6, hints=("Count from 0.",))
+    ... def _(answer, lm):  # after the answer: what the notebook hands over by name
+    ...     require(answer < lm.n_layers, f"{answer} is too far: blocks are counted from 0")
+    ...     return "Yes, that is a block."
+    >>> check("demo.last", 30, lm=lm)
+    △ Not yet, because 30 is too far: blocks are counted from 0
+    Exercise 1 · Where is it?
+    Hint 1 of 1: Count from 0.
+    """
     if not 1 <= difficulty <= 3:
         raise ValueError(f"difficulty is 1, 2 or 3; got {difficulty} for {id!r}")
     if isinstance(hints, str):
@@ -107,7 +129,17 @@ def exercise(
 
 
 def check(id: str, answer, **context) -> Verdict:
-    """Judge the learner's answer. Never raises on account of the answer; ends a cell, which then shows the verdict."""
+    """Judge the learner's answer. Never raises on account of the answer; ends a cell, which then shows the verdict.
+
+    >>> check("demo.last", ..., lm=lm)
+    ○ Not attempted yet · Exercise 1 · Where is it?
+    Your answer is still `...`. Fill it in and run the cell again.
+    For a hint: hint("demo.last")
+    >>> check("demo.last", 29, lm=lm)
+    ✓ Correct · Exercise 1 · Where is it?
+    Yes, that is a block.
+    Done, and with it all the exercises here.
+    """
     ex = registry.find("exercise", id)
     status, message = _judge(ex, answer, ex.context(context))
     known = store.get("exercise", id)
@@ -121,13 +153,21 @@ def check(id: str, answer, **context) -> Verdict:
 
 
 def passes(id: str, answer, **context) -> bool:
-    """Whether an answer would be accepted; nothing is shown or kept. For a solution that leaves a good answer in place."""
+    """Whether an answer would be accepted; nothing is shown or kept. For a solution that leaves a good answer in place.
+
+    >>> passes("demo.last", 30, lm=lm), passes("demo.last", 29, lm=lm)
+    (False, True)
+    """
     ex = registry.find("exercise", id)
     return _judge(ex, answer, ex.context(context))[0] == "correct"
 
 
 def solution(id: str, answer, **context) -> Card:
-    """Run the same check on the solution. Doesn't count as the learner's progress; raises if it doesn't pass."""
+    """Run the same check on the solution. Doesn't count as the learner's progress; raises if it doesn't pass.
+
+    >>> solution("demo.last", 29, lm=lm)
+    ✓ The solution passes the same check.
+    """
     ex = registry.find("exercise", id)
     status, message = _judge(ex, answer, ex.context(context))
     if status != "correct":
@@ -138,7 +178,11 @@ def solution(id: str, answer, **context) -> Card:
 
 
 def hint(id: str) -> None:
-    """Print the next hint."""
+    """Print the next hint.
+
+    >>> hint("demo.last")
+    Hint 1 of 1: Count from 0.
+    """
     ex = registry.find("exercise", id)
     shown = store.get("exercise", id).get("hints", 0)
     if shown < len(ex.hints):
@@ -151,7 +195,13 @@ def hint(id: str) -> None:
 
 
 def card(id: str) -> Card:
-    """The exercise's card, to show before the task: its title, difficulty and minutes, and the hints, folded."""
+    """The exercise's card, to show before the task: its title, difficulty and minutes, and the hints, folded.
+
+    >>> card("demo.last")
+    Exercise 1 · Where is it?
+    ●●○ · 6 minutes
+    For a hint: hint("demo.last")
+    """
     ex = registry.find("exercise", id)
     done = " · done" if store.get("exercise", id).get("done") else ""
     text = f"{ex.heading}\n{ex.effort}{done}"

@@ -19,13 +19,21 @@ class NotAsMeasured(NotYet):
 
 
 def measured(lm) -> bool:
-    """Was this model's behaviour measured when the lessons were written?"""
+    """Was this model's behaviour measured when the lessons were written?
+
+    >>> measured(lm)
+    True
+    """
     return any(name in lm.name for name in MEASURED)
 
 
 def expect(condition: object, claim: str, *, lm=None) -> None:
     """Hold `claim` against `condition`. Failing is an AssertionError on a measured model, a printed line elsewhere. Without
-    `lm` the claim is of something that doesn't depend on the model, such as a network that the notebook trains."""
+    `lm` the claim is of something that doesn't depend on the model, such as a network that the notebook trains.
+
+    >>> expect(lm.n_layers == 30, "the model has thirty blocks", lm=lm)
+    ✓ as measured: the model has thirty blocks
+    """
     if condition:
         print(f"✓ as measured: {claim}" if lm is None or measured(lm) else f"✓ on {lm.name} too: {claim}")
     elif lm is None or measured(lm):

@@ -14,7 +14,10 @@ from .render import Card, frame, html_table, plain_table
 
 
 def progress() -> Card:
-    """A table: exercises done, quiz questions right, minutes of exercises done, and what is next in each notebook."""
+    """A table: exercises done, quiz questions right, minutes of exercises done, and what is next in each notebook.
+
+    >>> table = progress()
+    """
     exercises, quizzes = registry.everything("exercise"), registry.everything("quiz")
     titles = registry.loaded("notebook")
     kept = store.read()["exercise"]
@@ -41,7 +44,11 @@ def progress() -> Card:
 
 
 def reset_progress(notebook: str | None = None) -> None:
-    """Forget what was done: of one notebook ('patching'), or, without an argument, of all."""
+    """Forget what was done: of one notebook ('patching'), or, without an argument, of all.
+
+    >>> reset_progress("demo")
+    Forgotten: 0 entries of demo.
+    """
     if notebook is not None and notebook not in _prefixes():
         close = difflib.get_close_matches(str(notebook), _prefixes(), n=3, cutoff=0.4)
         maybe = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

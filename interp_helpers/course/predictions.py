@@ -92,6 +92,10 @@ def predict(
 ) -> Prediction:
     """Ask for a prediction: one of `choices`, a number from `low` to `high`, or (neither given) a few words.
 
+    >>> predict("demo.share", "What share of the way does it move?", low=0, high=100, unit="%", answer=40)
+    ? Predict first: What share of the way does it move?
+    You predict: 40 %. It is kept; the result comes below.
+
     End the cell with it. Where buttons can't run, `answer=` records the prediction.
     """
     if id.count(".") != 1 or not all(id.split(".")):
@@ -105,7 +109,15 @@ def predict(
 
 
 def reveal(id: str, measured, explanation: str = "") -> Card:
-    """Show the result beside what was predicted."""
+    """Show the result beside what was predicted.
+
+    >>> reveal("demo.share", 87, "The patched token carries the city.")
+    → Prediction and result
+    measured
+    87
+    No prediction was recorded. To compare, lock one in above and run this cell again.
+    The patched token carries the city.
+    """
     kept = store.get("prediction", id)
     unit = kept.get("unit", "")
     try:

@@ -35,17 +35,29 @@ class Choice:
 
 
 def right(text: str, because: str) -> Choice:
-    """A right choice and why it is right."""
+    """A right choice and why it is right.
+
+    >>> right("4", "Two and two are four.").text
+    '4'
+    """
     return Choice(text, because, True)
 
 
 def wrong(text: str, because: str) -> Choice:
-    """A wrong choice and what speaks against it."""
+    """A wrong choice and what speaks against it.
+
+    >>> wrong("5", "One too many.").text
+    '5'
+    """
     return Choice(text, because, False)
 
 
 class Question:
-    """A question and its choices, of which at least one is right."""
+    """A question and its choices, of which at least one is right.
+
+    >>> Question("What is 2 + 2?", right("4", "Two and two."), wrong("5", "One too many.")).text
+    'What is 2 + 2?'
+    """
 
     def __init__(self, text: str, *choices: Choice):
         if len(choices) < 2 or not any(c.right for c in choices) or not all(c.because for c in choices):
@@ -58,7 +70,12 @@ class Question:
 
 
 class Quiz:
-    """Questions under an id `<notebook>.<slug>`; making one registers it."""
+    """Questions under an id `<notebook>.<slug>`; making one registers it.
+
+    >>> question = Question("What is 2 + 2?", right("4", "Two and two."), wrong("5", "One too many."))
+    >>> Quiz("demo.quiz", question).id
+    'demo.quiz'
+    """
 
     def __init__(self, id: str, *questions: Question, title: str = "Check yourself"):
         if not questions:
@@ -132,7 +149,12 @@ class QuizView:
 
 
 def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
-    """Show the quiz with that id. `answers`, one letter a question (None: not yet), answers it in plain text."""
+    """Show the quiz with that id. `answers`, one letter a question (None: not yet), answers it in plain text.
+
+    >>> shown = quiz("demo.quiz", answers=["a"])
+    >>> str(shown).splitlines()[-1]
+    '1 of 1 right. Done, go on.'
+    """
     found: Quiz = registry.find("quiz", id)
     if answers is None or answers is ...:
         return QuizView(found, found.kept)

@@ -31,7 +31,10 @@ def register(kind: str, id: str, item: object) -> None:
 
 
 def notebook(prefix: str, title: str) -> None:
-    """Give the exercises whose ids start with `prefix` a title for the progress table."""
+    """Give the exercises whose ids start with `prefix` a title for the progress table.
+
+    >>> notebook("demo", "A demonstration")
+    """
     register("notebook", prefix, title)
 
 

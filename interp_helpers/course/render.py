@@ -88,7 +88,11 @@ def minutes(number: int | float) -> str:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """A repr for messages, never longer than `limit`: `short("x" * 500)` is cut in the middle with '…'."""
+    """A repr for messages, never longer than `limit`: `short("x" * 500)` is cut in the middle with '…'.
+
+    >>> short("x" * 500, 20)
+    "'xxxxxxxx…xxxxxxxx'"
+    """
     text = " ".join(repr(value).split())
     half = (limit - 1) // 2
     return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"

@@ -157,9 +157,9 @@ def contrast_builder(
 ) -> ContrastBuilder:
     """A form for two lists of sentences; it builds the vector between them and shows texts without and with it.
 
-        builder = contrast_builder(lm, 24)
-        builder.fill(name="the sea", having=[…], lacking=[…])      # where widgets don't run
-        vector = builder.build()
+    >>> builder = contrast_builder(lm, 24)
+    >>> builder.fill(name="glad", having=["I am glad today."], lacking=["I am tired today."])  # where widgets don't run
+    Nothing built yet.
 
     Args:
         lm: the model.

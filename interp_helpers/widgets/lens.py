@@ -126,6 +126,10 @@ def lens_explorer(lm, prompts: Sequence[str], *, layer: int | None = None, posit
     """Choose a prompt and a site; see what the logit lens (nostalgebraist 2020) reads at every layer and token, and the
     norms of the residual stream.
 
+    >>> explorer = lens_explorer(lm, ["The capital of Spain is"])
+    >>> explorer.choose(layer=lm.n_layers - 1).layer
+    29
+
     Args:
         lm: a `LanguageModel`.
         prompts: what to choose from.

@@ -74,6 +74,10 @@ def patching_explorer(
 ) -> PatchingExplorer:
     """Choose a pair, a component, a metric and a site; see the heatmap, and the next tokens before and after the patch.
 
+    >>> explorer = patching_explorer(lm, pairs("capital")[:2])
+    >>> explorer.choose(layer=25, position=4).position
+    4
+
     Args:
         lm: a `LanguageModel`.
         pairs: what to choose from; base and source of each equally long.

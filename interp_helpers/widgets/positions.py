@@ -138,6 +138,10 @@ class HeadsExplorer(SweepExplorer):
 def heads_explorer(lm, prompts: Sequence[IOIPrompt]) -> HeadsExplorer:
     """Choose an IOI prompt, what is changed in it, a place and a head; see what each head carries there, and where it looks.
 
+    >>> explorer = heads_explorer(lm, ioi(2))
+    >>> explorer.choose(layer=23, head=3).layer
+    23
+
     Args:
         lm: a `LanguageModel`.
         prompts: what to choose from, such as `ioi(8)`.

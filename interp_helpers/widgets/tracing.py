@@ -82,6 +82,10 @@ def tracing_explorer(
     """Choose a fact, a component, a window, a noise level and a site; see the indirect effects, and the next tokens of the
     clean, the corrupted and the restored run.
 
+    >>> explorer = tracing_explorer(lm, facts("capital")[:2])
+    >>> explorer.choose(layer=20).layer
+    20
+
     Args:
         lm: a `LanguageModel`.
         facts: what to choose from.
