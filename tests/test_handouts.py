@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -84,7 +83,7 @@ def test_the_glossary_is_in_order_and_says_each_term_once():
 
 
 def test_all_pages_print(tmp_path):
-    browser = next(filter(None, map(shutil.which, handouts.BROWSERS)), None)
+    browser = handouts.browser()
     if browser is None:
         (pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip)("no browser")
     for paper in handouts.PAPERS:

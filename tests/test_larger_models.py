@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 from pathlib import Path
 
+import blocks
 import pytest
 import torch
 from accelerate import disk_offload
@@ -21,16 +21,7 @@ BLOCKS = re.findall(r"```python(?: (\w+))?\n(.*?)```", PAGE, re.DOTALL)
 
 def run(code: str, names: dict) -> dict:
     """The block, with another model's name in the place of the large one's."""
-    code = re.sub(r"^name = .*$", "", code, flags=re.MULTILINE)
-    place = f"<larger models {hash(code)}>"
-    linecache.cache[place] = (
-        len(code),
-        None,
-        code.splitlines(keepends=True),
-        place,
-    )  # nnsight reads its traces' source
-    exec(compile(code, place, "exec"), names)
-    return names
+    return blocks.run(re.sub(r"^name = .*$", "", code, flags=re.MULTILINE), names)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 from pathlib import Path
 
+import blocks
 import pytest
 import torch
 from test_parity_sweeps import peer
@@ -61,22 +61,14 @@ def run(library: str, code: str):
             names["nnsight"] = nnsight
         if library == "TransformerLens":
             model.cfg.default_prepend_bos = False
-    place = f"<rosetta: {library}, {hash(code)}>"
-    linecache.cache[place] = (
-        len(code),
-        None,
-        code.splitlines(keepends=True),
-        place,
-    )  # nnsight reads its traces' source
-    exec(compile(code, place, "exec"), names)
-    return names["answer"].detach().float()
+    return blocks.run(code, names)["answer"].detach().float()
 
 
 def test_the_page_has_five_experiments_in_four_libraries():
     assert len(EXPERIMENTS) == 5
-    for title, blocks in EXPERIMENTS.items():
-        assert set(blocks) == {"interp_helpers", *PEERS}, title
-        assert len(blocks["interp_helpers"].splitlines()) <= min(len(blocks[one].splitlines()) for one in PEERS) + 1
+    for title, codes in EXPERIMENTS.items():
+        assert set(codes) == {"interp_helpers", *PEERS}, title
+        assert len(codes["interp_helpers"].splitlines()) <= min(len(codes[one].splitlines()) for one in PEERS) + 1
 
 
 @pytest.mark.parametrize("title", EXPERIMENTS)

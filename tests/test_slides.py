@@ -127,7 +127,7 @@ def test_a_cells_last_figure_is_found_in_its_html():
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    browser = next(filter(None, map(shutil.which, slides.BROWSERS)), None)
+    browser = slides.browser()
     if browser is None:
         (pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip)("no browser")
     marp = slides.SLIDES / "node_modules" / ".bin" / "marp"

@@ -46,6 +46,11 @@ a { color: #00558a; text-decoration: none; }
 """
 
 
+def browser() -> str | None:
+    """The browser that prints, if there is one."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 class Renderer(mistune.HTMLRenderer):
     """Code blocks that say which library they are of carry its name above them."""
 
@@ -148,8 +153,7 @@ def printed(browser: str, document: str, pdf: Path) -> None:
 
 def main() -> int:
     """Print every page in every size of paper."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+    if not (printer := browser()):
         print(
             f"Handouts are printed by a browser, and none was found: install one of {', '.join(BROWSERS)}.",
             file=sys.stderr,
@@ -160,7 +164,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for name, source in pages().items():
-            printed(browser, page(source, paper), folder / f"{name}.pdf")
+            printed(printer, page(source, paper), folder / f"{name}.pdf")
     print(f"{len(pages())} handouts, in {' and '.join(PAPERS.values())}: {ROOT / 'build' / 'handouts'}")
     return 0
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
+from handouts import BROWSERS, browser
 from notebooks import executed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,6 @@ SLIDES, OUT = ROOT / "slides", ROOT / "build" / "slides"
 INDEX = SLIDES / "figures" / "index.json"
 FIGURE = re.compile(r"!\[(?P<how>[^\]]*)\]\(figures/(?P<name>[\w-]+/[\w-]+)\.png\)")
 IMAGE = re.compile(r'<img alt="([^"]*)"[^>]*src="data:image/png;base64,([^"]*)"')
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LARGE_PRINT = """
 from interp_helpers.plotting import STYLE
 STYLE.update({"font.size": 13, "axes.titlesize": 15, "axes.labelsize": 12})
@@ -136,7 +136,7 @@ def woven(deck: Path) -> str:
     return FIGURE.sub(put, deck.read_text(encoding="utf-8"))
 
 
-def build(marp: Path, browser: str, out: Path) -> None:
+def build(marp: Path, printer: str, out: Path) -> None:
     """Build every deck in every form; raises where marp fails."""
     shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +147,7 @@ def build(marp: Path, browser: str, out: Path) -> None:
             "pdf": ["--pdf", "--pdf-notes", "--pdf-outlines"],
             "png": ["--images", "png"],
         }.items():
-            command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", browser]
+            command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer]
             command += [*options, "--input-dir", folder, "--output", str(out / kind)]
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, cwd=SLIDES
@@ -170,13 +170,12 @@ def main(arguments: list[str]) -> int:
         said = "\n".join(f"  figures/{name}.png: {reason}" for name, reason in stale.items())
         print(f"`make figures` draws what the decks show and isn't up to date:\n{said}", file=sys.stderr)
         return 1
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    marp = SLIDES / "node_modules" / ".bin" / "marp"
-    if browser is None or not marp.exists():
-        wants = f"a browser ({', '.join(BROWSERS)})" if browser is None else "marp (`npm ci` in slides/ installs it)"
+    marp, printer = SLIDES / "node_modules" / ".bin" / "marp", browser()
+    if printer is None or not marp.exists():
+        wants = f"a browser ({', '.join(BROWSERS)})" if printer is None else "marp (`npm ci` in slides/ installs it)"
         print(f"Slides need {wants}, and none was found.", file=sys.stderr)
         return 1
-    build(marp, browser, OUT)
+    build(marp, printer, OUT)
     print(f"{len(decks())} decks as HTML, PDF and PNG in {OUT}")
     return 0
 
