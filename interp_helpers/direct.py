@@ -60,12 +60,16 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
 
     Raises:
         ValueError: a model whose logits are not such a sum: it normalises what attention or MLP return before adding
-            it, or squashes its logits; or an open `intervene`.
+            it, or squashes its logits, or has quantised weights; or an open `intervene`.
     """
     if lm.interventions:
         raise ValueError("Direct effects are of a plain run: leave the intervention first, or patch and measure.")
     if lm.anatomy.softcap is not None:
         raise ValueError(f"{lm.name} squashes its logits (a softcap), so they are not a sum of the parts' effects.")
+    if not lm.anatomy.place("attention_output", 0).module.weight.is_floating_point():
+        raise ValueError(
+            f"{lm.name} has quantised weights, and direct effects are read through them: load it in 16 or 32 bits."
+        )
     acts = record(
         lm, prompts, "attention_value_output", "attention_output", "mlp_output", "block_input", "block_output"
     )

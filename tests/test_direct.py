@@ -132,3 +132,11 @@ def test_it_equals_transformer_lens(name, tmp_path):
             scale = (last**2).mean().add(lm.anatomy.norm.variance_epsilon).sqrt()
         wanted = (writes * lm.anatomy.norm.weight / scale) @ answer
         torch.testing.assert_close(mine[layer], wanted.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_quantised_weights_are_refused_before_anything_runs():
+    lm = tiny("llama")
+    projection = lm.anatomy.place("attention_output", 0).module
+    projection.weight = torch.nn.Parameter(projection.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="tiny llama has quantised weights.*load it in 16 or 32 bits"):
+        direct_logit_attribution(lm, "The city of Rome", " Rome", " Cairo")
