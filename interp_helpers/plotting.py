@@ -285,16 +285,18 @@ def bars(
         figure = Figure(figsize=(8.4, 1.3 + 0.45 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         heights = [float(values[name]) for name in names]
-        written = [f"{round(height, 2) + 0.0:.2f}" for height in heights]  # + 0.0: no “-0.00”
+        written = [f"{round(height, 2) + 0.0:.2f}".replace("-", "−") for height in heights]  # + 0.0: no “-0.00”
         spread = [float((errors or {}).get(name, 0)) for name in names]
         axes.barh(
             names, heights, xerr=spread if errors else None, color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3
         )
         axes.axvline(0, color="black", linewidth=0.8)
+        least = 0.02 * max(map(abs, heights), default=0)  # left of a bar this short stands the axis
         for i, (value, half) in enumerate(zip(heights, spread, strict=True)):
+            side = 1 if value > -least else -1
             axes.annotate(
-                written[i], (value + math.copysign(half, value), i), xytext=(math.copysign(4, value), 0),
-                textcoords="offset points", va="center", ha="left" if value >= 0 else "right", fontsize="small",
+                written[i], (value + side * half, i), xytext=(4 * side, 0), textcoords="offset points", va="center",
+                ha="left" if side > 0 else "right", fontsize="small",
             )  # fmt: skip
         axes.margins(x=0.12)
         axes.invert_yaxis()

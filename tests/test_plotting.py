@@ -310,9 +310,14 @@ def test_curves_take_tensors():
 def test_bars_stand_in_the_order_given_with_their_values():
     picture = PICTURES["bars"]()
     axes = axes_of(picture)
-    assert [text.get_text() for text in axes.texts] == ["0.50", "-0.25"]
+    assert [text.get_text() for text in axes.texts] == ["0.50", "−0.25"]
     assert axes.yaxis_inverted() and [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
-    assert "one 0.50, two -0.25" in picture.alt
+    assert "one 0.50, two −0.25" in picture.alt
+
+
+def test_a_bar_hardly_below_zero_has_its_value_right_of_the_axis():
+    small, large = axes_of(bars({"a": -0.01, "b": 1.0, "c": -0.5}, title="t", ylabel="y")).texts[0::2]
+    assert (small.get_ha(), small.get_text(), large.get_ha()) == ("left", "−0.01", "right")
 
 
 # -- scatter -----------------------------------------------------------------------------------------------------------

@@ -101,13 +101,16 @@ def draw(names: list[str]) -> None:
     """
     known = index()
     for notebook in sorted({name.split("/")[0] for name in names}):
+        code = {
+            name: drawn_by(name) for name in names if name.startswith(f"{notebook}/")
+        }  # before: it may be edited meanwhile
         with tempfile.TemporaryDirectory() as folder:
             startup = Path(folder) / "ipython" / "profile_default" / "startup"
             startup.mkdir(parents=True)
             (startup / "large_print.py").write_text(LARGE_PRINT, encoding="utf-8")
             os.environ["IPYTHONDIR"] = str(startup.parents[1])
             found = figures_of(executed(ROOT / "notebooks" / f"{notebook}.ipynb", Path(folder)))
-        for name in (name for name in names if name.startswith(f"{notebook}/")):
+        for name in code:
             png, alt = found.get(name.split("/")[1], (b"", ""))
             if not alt:
                 raise ValueError(f"figures/{name}.png: that cell shows no figure with a text alternative.")
@@ -115,7 +118,7 @@ def draw(names: list[str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             # 128 colours are enough for a figure of ours, and make a quarter of the file.
             Image.open(io.BytesIO(png)).convert("RGB").quantize(128).save(path, optimize=True)
-            known[name] = {"code": drawn_by(name), "alt": alt}
+            known[name] = {"code": code[name], "alt": alt}
             print(f"figures/{name}.png: {alt}", flush=True)
     kept = {name: known[name] for name in shown()}
     INDEX.write_text(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
