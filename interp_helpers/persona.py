@@ -13,6 +13,7 @@ were measured; on any other `build` measures them (`layer_sweep`).
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -190,13 +191,17 @@ def saved_vector(lm: LanguageModel, persona: str, folder: str | Path | None = No
         ValueError: an unknown persona.
     """
     path = vector_path(lm, persona, folder)
-    if path.exists():
+    try:
         kept = SteeringVector.load(path)
-        if kept.provenance.get("persona") == personas()[persona].fingerprint:
+        if kept.model == lm.name and kept.provenance.get("persona") == personas()[persona].fingerprint:
             return kept
+    except (FileNotFoundError, ValueError):  # not there yet, or not whole
+        pass
     vector = personas()[persona].build(lm)
     path.parent.mkdir(parents=True, exist_ok=True)
-    vector.save(path)
+    unfinished = path.with_name(f"{os.getpid()}-{path.name}")
+    vector.save(unfinished)
+    os.replace(unfinished, path)
     return vector
 
 

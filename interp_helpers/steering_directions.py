@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import tqdm
 
@@ -51,7 +51,7 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
         acts = record(lm, [texts[row] for row in rows], *sites)
         for i, row in enumerate(rows):
             own = slice(lengths[row] - counts[row], lengths[row])
-            found[row] = torch.stack([acts[site.component, site.layer][i, own].float().mean(0) for site in sites])
+            found[row] = torch.stack([acts[site.component, site.layer][i, own].float().mean(0).cpu() for site in sites])
     return list(torch.stack(found, 1))
 
 
@@ -61,7 +61,7 @@ def residual_norm(lm: LanguageModel, texts: Sequence[str], site: Site) -> float:
     for start in range(0, len(texts), ROWS):
         acts = record(lm, list(texts[start : start + ROWS]), site)
         spots = acts.layout.spots(None)
-        norms = acts.at(site, spots).float().norm(dim=-1)[(spots.positions > 0).to(lm.device)]
+        norms = acts.at(site, spots).float().norm(dim=-1).cpu()[(spots.positions > 0).cpu()]
         total, count = total + norms.sum().item(), count + norms.numel()
     return total / count
 
@@ -130,18 +130,17 @@ def _probe(positive: Tensor, negative: Tensor) -> Tensor:
     y = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))])
     centre, spread = x.mean(0), x.std(0).clamp(min=1e-6)
     x = (x - centre) / spread
-    probe = nn.Linear(x.shape[1], 1)
-    nn.init.zeros_(probe.weight)
-    optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    weight, bias = torch.zeros(x.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = binary_cross_entropy_with_logits(probe(x)[:, 0], y) + 0.01 * probe.weight.square().sum()
+        value = binary_cross_entropy_with_logits(x @ weight + bias, y) + 0.01 * weight.square().sum()
         value.backward()
         return value
 
     optimizer.step(loss)
-    return (probe.weight.detach()[0]) / spread
+    return weight.detach() / spread
 
 
 def _counts(pooling, lengths: list[int]) -> list[int]:

@@ -48,8 +48,8 @@ class Scores:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean −log p over all tokens of all continuations."""
-        return math.exp(self.nll.sum() / self.tokens.sum())
+        """exp of the mean −log p over all tokens of all continuations; infinite where none has a token."""
+        return math.exp(self.nll.sum() / self.tokens.sum()) if self.tokens.sum() else math.inf
 
     @property
     def perplexity_interval(self) -> tuple[float, float]:
@@ -153,7 +153,8 @@ def steering_scores(
 
 
 def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) -> list[Tensor]:
-    """−log p, in nats, of each token of each text after its prompt: a tensor (token,) a text."""
+    """−log p, in nats, of each token of each text after its prompt: a tensor (token,) a text. A token in which the prompt's end and
+    the text's beginning have merged counts as the text's."""
     found = []
     for start in range(0, len(texts), 32):
         rows = range(start, min(start + 32, len(texts)))
@@ -161,8 +162,10 @@ def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) ->
         logits = lm(tokens)[:, :-1].float()
         nll = logits.logsumexp(-1) - logits.gather(-1, tokens[:, 1:, None])[..., 0]
         for i, row in enumerate(rows):
-            ends = len(lm.tokens(prompts[row])[0]), int(tokens.attention_mask[i].sum())
-            found.append(nll[i, ends[0] - 1 : ends[1] - 1].cpu())
+            own, end = lm.tokens(prompts[row])[0], int(tokens.attention_mask[i].sum())
+            shared = tokens[i, : min(len(own), end)] == own[:end]
+            begin = max(1, int(shared.long().cumprod(0).sum()))
+            found.append(nll[i, begin - 1 : end - 1].cpu())
     return found
 
 
@@ -191,7 +194,8 @@ def topic_scores(
     scores = []
     for prompt, text, with_topic, without in zip(prompts, texts, told, untold, strict=True):
         spans = [match.span() for match in _WORD.finditer(prompt + text) if match.group().lower() in known]
-        offsets = lm.tokenizer(prompt + text, return_offsets_mapping=True)["offset_mapping"][-len(without) :]
+        offsets = lm.tokenizer(prompt + text, return_offsets_mapping=True)["offset_mapping"]
+        offsets = offsets[len(offsets) - len(without) :]
         kept = torch.tensor([all(end <= a or start >= b for a, b in spans) for start, end in offsets], dtype=torch.bool)
         scores.append((without - with_topic)[kept].mean().item() if kept.any() else 0.0)
     return torch.tensor(scores)
@@ -220,6 +224,6 @@ def _words(text: str) -> list[str]:
 
 
 def _pattern(name: str, words: Sequence[str]) -> re.Pattern:
-    if isinstance(words, str) or not words:
-        raise ValueError(f"{name!r} needs a list of words, one at least, and got {words!r}.")
-    return re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
+    if isinstance(words, str) or not words or not all(word.strip() for word in words):
+        raise ValueError(f"{name!r} needs a list of words, one at least and none of them empty, and got {words!r}.")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)

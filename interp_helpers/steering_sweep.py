@@ -129,8 +129,9 @@ def layer_sweep(
     Raises:
         ValueError: no vectors, strengths, prompts or words.
     """
-    if not vectors or not strengths:
-        raise ValueError(f"A sweep needs vectors and strengths, and got {len(vectors)} and {len(strengths)}.")
+    if not vectors or not strengths or not words:
+        got = f"{len(vectors)}, {len(strengths)} and {len(words)}"
+        raise ValueError(f"A sweep needs vectors and strengths, and a list of words that counts, and got {got}.")
     how = {"samples": samples, "seeds": seeds, "max_new_tokens": max_new_tokens}
     unsteered = steering_scores(lm, prompts, words, **how)
     scores = []

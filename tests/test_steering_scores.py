@@ -197,6 +197,33 @@ def test_a_sweep_scores_every_layer_and_strength(lm):
     )
     with pytest.raises(ValueError, match="needs vectors and strengths"):
         layer_sweep(lm, [], PROMPTS, WORDS)
+    with pytest.raises(ValueError, match="and a list of words that counts, and got 2, 3 and 0"):
+        layer_sweep(lm, made, PROMPTS, {})
+
+
+def test_a_text_that_is_empty_or_merges_with_its_prompt_is_judged(lm):
+    empty, merged, apart = surprise(lm, ["The lake is", "The lake is", "The lake"], ["", "land", " is land"])
+    assert len(empty) == 0 and len(apart) == 2
+    tokens = lm.tokens("The lake island")
+    assert lm.str_tokens("The lake island")[-1] == " island" and len(merged) == 1
+    nll = -lm(tokens)[0, -2].log_softmax(-1)[tokens[0, -1]]
+    assert merged.item() == pytest.approx(nll.item(), rel=1e-4), "the token in which the two have merged"
+    judged = topic_scores(lm, ["The lake is", "The lake is"], ["", "land"], "water", ["a boat"])
+    assert judged[0] == 0 and judged[1] != 0
+
+
+def test_a_word_may_begin_or_end_in_a_sign(lm):
+    how = dict(samples=1, seeds=(0,), max_new_tokens=2)
+    for words in ([], [""], "C++"):
+        with pytest.raises(ValueError, match="needs a list of words, one at least and none of them empty"):
+            steering_scores(lm, PROMPTS, {"named": words}, **how)
+    pattern = sys.modules[steering_scores.__module__]._pattern("named", ["C++", "rust"])
+    assert [bool(pattern.search(text)) for text in ("I like c++ a lot", "Rust!", "rusty", "C+")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 # -- personas ---------------------------------------------------------------------------------------------------------
@@ -256,6 +283,13 @@ def test_a_vector_is_built_once_and_kept(lm, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[saved_vector.__module__], "personas", lambda: {"toronto": changed})
     saved_vector(lm, "toronto", tmp_path)
     assert len(made) == 2 and made[0] != made[1], "the persona has changed since"
+    path = vector_path(lm, "toronto", tmp_path)
+    path.write_bytes(path.read_bytes()[:40])
+    saved_vector(lm, "toronto", tmp_path)
+    assert len(made) == 3 and SteeringVector.load(path).model == lm.name, "a file that isn't whole is made again"
+    SteeringVector(torch.ones(lm.d_model), 1, model="another", provenance={"persona": changed.fingerprint}).save(path)
+    assert saved_vector(lm, "toronto", tmp_path).model == lm.name and len(made) == 4
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "nothing half-written is left"
     monkeypatch.undo()
     assert vector_path(lm, "toronto", tmp_path).exists()
     with pytest.raises(ValueError, match="There is no persona 'paris': choose one of toronto, tabby_cats"):

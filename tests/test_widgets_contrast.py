@@ -75,6 +75,8 @@ def test_the_form_reads_lines_and_builds_at_the_press_of_its_button(builder):
     button.click()
     assert "the sea: the difference between 3 and 3 sentences" in said.value and not button.disabled
     assert builder.widget is form, "the form that is shown stays the one that is kept"
+    words.value = "sea"
+    assert builder.vector is None and repr(builder) == "Nothing built yet.", "what was built is of other words"
     lacking.value = "x"
     button.click()
     assert "is a single token" in said.value

@@ -186,6 +186,10 @@ def _(answer, vector):
     except ValueError as error:
         raise NotYet(f"{str(path)!r} holds something else: {error}") from None
     require(
+        kept.model == vector.model,
+        f"the vector in {str(path)!r} is for the model {kept.model}, and yours is for {vector.model}",
+    )
+    require(
         kept.provenance.get("hash") == vector.provenance.get("hash"),
         f"the vector in {str(path)!r} was made from other sentences than yours"
         if "hash" in kept.provenance

@@ -119,10 +119,13 @@ class ContrastBuilder(Live):
         button, said = w.Button(description="build and write", button_style="primary"), w.HTML(self.html)
 
         def read(_=None) -> None:
+            before = dict(self.contrast)
             for name, field in areas.items():
                 text = field.value.strip()
                 pieces = [piece.strip() for piece in text.split(_BETWEEN[name].strip(" ")) if piece.strip()]
                 self.contrast[name] = (text if name == "name" else pieces) if text else ...
+            if self.contrast != before:  # what was built is of other sentences
+                self.vector, self._texts = None, []
 
         def pressed(_) -> None:
             read()
@@ -132,7 +135,8 @@ class ContrastBuilder(Live):
                 said.value = self.html
             except ValueError as error:
                 said.value = f"<em>{html.escape(str(error))}</em>"
-            button.disabled, self._widget = False, form
+            finally:
+                button.disabled, self._widget = False, form
 
         for field in areas.values():
             field.observe(read, names="value")
