@@ -227,12 +227,13 @@ class SteeringVector:
             seed: of the batches.
 
         Raises:
-            ValueError: no texts, no layers, or a strength that is not positive.
+            ValueError: no texts, layers or steps, a text with nothing to predict, or a strength that is not positive.
         """
         layers = [layer] if isinstance(layer, int) else list(layer)
-        if not texts or not layers or strength <= 0:
+        if not texts or not layers or strength <= 0 or steps < 1:
             raise ValueError(
-                f"train needs texts, layers and a positive strength, and got {len(texts)} texts, layers {layers} and {strength}."
+                f"train needs texts, layers, steps and a positive strength, and got {len(texts)} texts, layers {layers}, {steps} steps "
+                f"and {strength}."
             )
         sites = [Site(component, one) for one in layers]
         plain = [text if isinstance(text, str) else "".join(text) for text in texts]
@@ -286,6 +287,10 @@ class SteeringVector:
         strength = self.strength if strength is None else strength
         mode = self.mode if mode is None else mode
         _require("mode", mode, MODES)
+        if strength is None:
+            raise ValueError(
+                f"The vector {self.name!r} has no strength of its own: give one, in units of the layer's residual norm."
+            )
         if not isinstance(strength, int | float) or strength != strength or abs(strength) == float("inf"):
             raise ValueError(
                 f"strength is a number, in units of the layer's residual norm, and {strength!r} was given."

@@ -102,6 +102,10 @@ def trained(
         prompt, rest = ("", text) if isinstance(text, str) else text
         rows.append(lm.tokens(prompt + rest)[0])
         prompts.append(len(lm.tokens(prompt)[0]) if prompt else 1)
+        if len(rows[-1]) <= prompts[-1]:
+            raise ValueError(
+                f"There is no token to learn from in {text!r}: give a text of two tokens, or a continuation, at least."
+            )
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.zeros(count, lm.d_model, device=lm.device, requires_grad=True)
     optimizer = torch.optim.Adam([vectors], lr=lr)

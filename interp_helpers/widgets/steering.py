@@ -76,8 +76,9 @@ class SteeringExplorer(Explorer):
 
         form = super()._form()
         picture = form.children[-1]
+        end = max(STRONGEST, abs(self.strength))
         slider = w.FloatSlider(
-            value=self.strength, min=-STRONGEST, max=STRONGEST, step=STEP, description="strength", readout_format=".2f",
+            value=self.strength, min=-end, max=end, step=STEP, description="strength", readout_format=".2f",
             continuous_update=False, style={"description_width": "6em"}, layout=w.Layout(width=self.wide),
         )  # fmt: skip
 
