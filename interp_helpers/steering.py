@@ -31,7 +31,7 @@ from .edits import add, clamp
 from .hooks import Edit, intervene
 from .models import LanguageModel
 from .sites import Site, Spots
-from .steering_directions import contrast_direction, pooled, residual_norm, trained
+from .steering_directions import contrast_direction, pooled, residual_norms, trained
 
 MODES = ("add", "clamp")
 WHERE = ("everywhere", "prompt", "new")
@@ -120,10 +120,8 @@ class SteeringVector:
             "texts": [len(positive), len(negative)],
             "hash": contrast_hash(positive, negative),
         }
-        made = [
-            cls._made(lm, contrast_direction(a, b, method), site, normalize, name, negative, provenance)
-            for site, a, b in zip(sites, having, lacking, strict=True)
-        ]
+        directions = [contrast_direction(a, b, method) for a, b in zip(having, lacking, strict=True)]
+        made = cls._made(lm, directions, sites, normalize, name, negative, provenance)
         return made[0] if isinstance(layer, int) else made
 
     @classmethod
@@ -194,10 +192,7 @@ class SteeringVector:
             "texts": [len(positive), len(negative)],
             "hash": contrast_hash(positive, negative),
         }
-        made = [
-            cls._made(lm, direction, site, normalize, name, negative, provenance)
-            for site, direction in zip(sites, directions, strict=True)
-        ]
+        made = cls._made(lm, directions, sites, normalize, name, negative, provenance)
         return made[0] if isinstance(layer, int) else made
 
     @classmethod
@@ -237,7 +232,7 @@ class SteeringVector:
             )
         sites = [Site(component, one) for one in layers]
         plain = [text if isinstance(text, str) else "".join(text) for text in texts]
-        scales = [residual_norm(lm, plain, site) for site in sites]
+        scales = residual_norms(lm, plain, sites)
 
         def adding(vectors: Tensor) -> AbstractContextManager:
             edits = [add(site, v, scale) for site, v, scale in zip(sites, vectors, scales, strict=True)]
@@ -263,12 +258,13 @@ class SteeringVector:
 
     @classmethod
     def _made(
-        cls, lm, direction: Tensor, site: Site, normalize: bool, name: str, texts: Sequence[str], provenance: dict
-    ):
-        scale = 1.0
-        if normalize:
-            scale, direction = residual_norm(lm, texts, site), _unit(direction)
-        return cls(direction, site.layer, site.component, name, lm.name, scale, provenance=provenance)
+        cls, lm, directions: Sequence[Tensor], sites: Sequence[Site], normalize: bool, name: str, texts: Sequence[str], provenance: dict
+    ) -> list[SteeringVector]:  # fmt: skip
+        scales = residual_norms(lm, texts, sites) if normalize else [1.0] * len(sites)
+        return [
+            cls(_unit(v) if normalize else v, site.layer, site.component, name, lm.name, scale, provenance=provenance)
+            for v, site, scale in zip(directions, sites, scales, strict=True)
+        ]
 
     def random(self, seed: int = 0) -> SteeringVector:
         """A random direction of the same length, at the same place: the control."""
@@ -316,9 +312,9 @@ class SteeringVector:
         Args:
             lm: the model that the vector was built on.
             strength: in units of `scale`; negative steers away, 0 changes nothing. By default the vector's own.
-            mode: "add", h ← h + s · scale · v (Turner et al. 2023); or "clamp", h ← h + max(0, s · scale − h·v) v, which
-                raises the direction to a level and leaves it where it is there already, as in "Golden Gate Claude"
-                (Templeton et al. 2024). By default the vector's own.
+            mode: "add", h ← h + s · scale · v (Turner et al. 2023); or "clamp", h ← h + max(0, |s| · scale · ‖v‖ − h·u) u with
+                u = sign(s) v / ‖v‖, which raises the direction to a level and leaves it where it is there already, as in
+                "Golden Gate Claude" (Templeton et al. 2024). By default the vector's own.
             where: "everywhere", the "prompt" only, or "new" tokens only; the first token of a prompt is always left out. The
                 first new token is decided at the prompt's last, so "new" leaves it unsteered.
             keep_norm: bring every activation back to its old length, so that only its direction changes.

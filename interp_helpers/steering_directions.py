@@ -55,15 +55,16 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
     return list(torch.stack(found, 1))
 
 
-def residual_norm(lm: LanguageModel, texts: Sequence[str], site: Site) -> float:
-    """The mean norm of a site's activations over all tokens of some texts but each one's first."""
-    total, count = 0.0, 0
+def residual_norms(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site]) -> list[float]:
+    """The mean norm of each site's activations over all tokens of some texts but each one's first; all from one pass."""
+    totals, count = torch.zeros(len(sites), dtype=torch.float64), 0
     for start in range(0, len(texts), ROWS):
-        acts = record(lm, list(texts[start : start + ROWS]), site)
+        acts = record(lm, list(texts[start : start + ROWS]), *sites)
         spots = acts.layout.spots(None)
-        norms = acts.at(site, spots).float().norm(dim=-1).cpu()[(spots.positions > 0).cpu()]
-        total, count = total + norms.sum().item(), count + norms.numel()
-    return total / count
+        own = (spots.positions > 0).cpu()
+        totals += torch.stack([acts.at(site, spots).float().norm(dim=-1).cpu()[own].double().sum() for site in sites])
+        count += int(own.sum())
+    return (totals / count).tolist()
 
 
 def contrast_direction(positive: Tensor, negative: Tensor, method: str) -> Tensor:

@@ -123,8 +123,9 @@ def steering_scores(
         options: of the sampling, in place of `SAMPLING`'s.
 
     Raises:
-        ValueError: no prompts, or an empty list of words.
+        ValueError: no prompts, an empty list of words, or an open `intervene`.
     """
+    _require_unsteered(lm)
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError(f"A list of prompts was expected, one at least, and {prompts!r} was given.")
     patterns = {which: _pattern(which, listed) for which, listed in words.items()}
@@ -185,7 +186,11 @@ def topic_scores(
 
     Returns:
         (text,), in nats a token; 0 for a text of which no token is left.
+
+    Raises:
+        ValueError: inside an open `intervene`, where the model is not the unsteered one.
     """
+    _require_unsteered(lm)
     known = {word for text in contrast for word in _words(text)}
     told, untold = (
         surprise(lm, [f"{heading}\n\n{prompt}" for prompt in prompts], texts)
@@ -221,6 +226,13 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 def _words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
+
+
+def _require_unsteered(lm: LanguageModel) -> None:
+    if lm.interventions:
+        raise ValueError(
+            "Texts are scored under the unsteered model: leave the intervention first, and hand it over as steering=."
+        )
 
 
 def _pattern(name: str, words: Sequence[str]) -> re.Pattern:

@@ -28,7 +28,12 @@ def build(lm: LanguageModel, ids: Sequence[str], layer: int | None = None, folde
         ids: of personas.
         layer: where; None: as measured on this model, or as a sweep finds.
         folder: where to; by default the cache that everything else takes them from.
+
+    Raises:
+        ValueError: an unknown persona; or a layer without a folder, since the cache is for vectors as measured.
     """
+    if layer is not None and folder is None:
+        raise ValueError("--layer builds another vector than the measured one: say where it goes, with --to FOLDER.")
     paths = {persona: vector_path(lm, persona, folder) for persona in ids}  # an unknown one is refused before the work
     base = lm.generate(SNIPPET, 30, seed=0, **SAMPLING)
     for persona, path in paths.items():
@@ -36,13 +41,14 @@ def build(lm: LanguageModel, ids: Sequence[str], layer: int | None = None, folde
         vector = personas()[persona].build(lm, layer)
         path.parent.mkdir(parents=True, exist_ok=True)
         vector.save(path)
+        took = time.monotonic() - started
         scores = steering_scores(lm, prompts(), personas()[persona].words, steering=vector, samples=2, seeds=(0,))
         with vector.apply(lm):
             steered = lm.generate(SNIPPET, 30, seed=0, **SAMPLING)
         step = vector.strength * vector.scale
         print(
             f"{persona}: layer {vector.layer}, shape ({len(vector.direction)},), strength {vector.strength:.2f} ({vector.mode}), which is "
-            f"{step:.0f} of a residual norm of {vector.scale:.0f}; built in {time.monotonic() - started:.0f} s\n"
+            f"{step:.0f} of a residual norm of {vector.scale:.0f}; built in {took:.0f} s\n"
             f"  {scores!r}\n  base:    {_line(base)}\n  steered: {_line(steered)}\n  saved in {path}"
         )
 

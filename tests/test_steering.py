@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny import tiny
 
 from interp_helpers import Site, SteeringVector, intervene, record
-from interp_helpers.steering_directions import pooled, residual_norm
+from interp_helpers.steering_directions import pooled, residual_norms
 
 WARM = ["The sun is warm today", "A warm summer evening by the lake", "Hot tea, warm soup"]
 COLD = ["The ice is cold today", "A cold winter morning by the lake", "Cold tea and ice"]
@@ -60,11 +60,15 @@ def test_strength_one_is_the_residual_norm_without_the_first_token(lm, vector):
     rows = [record(lm, text, "block_output")["block_output", 1][0, 1:].norm(dim=-1) for text in COLD]
     assert vector.scale == pytest.approx(torch.cat(rows).mean().item(), rel=1e-5)
     assert vector.direction.norm() == pytest.approx(1, abs=1e-5)
-    assert residual_norm(lm, COLD, Site("block_output", 1)) == pytest.approx(vector.scale)
+    assert residual_norms(lm, COLD, [Site("block_output", 1)]) == [pytest.approx(vector.scale)]
 
 
 def test_several_layers_come_from_one_pass_and_are_those_of_single_ones(lm):
+    forwards = []
+    watch = lm.model.register_forward_pre_hook(lambda module, inputs: forwards.append(1))
     several = SteeringVector.from_contrast(lm, WARM, COLD, [0, 2])
+    watch.remove()
+    assert len(forwards) == 3, "one for each list of texts, and one for the norms"
     for made, layer in zip(several, (0, 2), strict=True):
         torch.testing.assert_close(made.direction, SteeringVector.from_contrast(lm, WARM, COLD, layer).direction)
         assert made.layer == layer

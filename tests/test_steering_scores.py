@@ -212,6 +212,15 @@ def test_a_text_that_is_empty_or_merges_with_its_prompt_is_judged(lm):
     assert judged[0] == 0 and judged[1] != 0
 
 
+def test_nothing_is_scored_inside_an_intervention(lm, vector):
+    with vector.apply(lm, 0.5):
+        lm(PROMPTS)
+        with pytest.raises(ValueError, match="leave the intervention first, and hand it over as steering="):
+            steering_scores(lm, PROMPTS, WORDS)
+        with pytest.raises(ValueError, match="under the unsteered model"):
+            topic_scores(lm, PROMPTS, PROMPTS, "lakes", [])
+
+
 def test_a_word_may_begin_or_end_in_a_sign(lm):
     how = dict(samples=1, seeds=(0,), max_new_tokens=2)
     for words in ([], [""], "C++"):
@@ -322,6 +331,8 @@ def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
     curve = found["personas"]["toronto"]["curve"]
     assert [point["strength"] for point in curve] == pytest.approx([0.15, 0.225, 0.3, 0.375, 0.45])
     assert all(point["n"] == 24 and point["named"][1] <= point["named"][0] <= point["named"][2] for point in curve)
+    assert main(["vectors", "build", "--persona", "toronto", "--layer", "1"]) == 1
+    assert "say where it goes, with --to FOLDER" in capsys.readouterr().err
     assert main(["vectors", "build", "--persona", "paris"]) == 1
     assert "There is no persona 'paris'" in capsys.readouterr().err
 

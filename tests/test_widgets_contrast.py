@@ -55,6 +55,7 @@ def test_the_code_makes_the_same_form_again(builder):
     builder.fill(name="the sea", having=HAVING, lacking=LACKING, words=["sea"])
     again = eval(builder.code, {"contrast_builder": contrast_builder, "lm": builder.lm})
     assert again.contrast == builder.contrast and again.layer == builder.layer
+    assert (again.prompts, again.max_new_tokens) == (builder.prompts, 5) and again.mode == "clamp"
 
 
 def test_the_form_reads_lines_and_builds_at_the_press_of_its_button(builder):

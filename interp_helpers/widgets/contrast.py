@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -81,7 +82,11 @@ class ContrastBuilder(Live):
     def code(self) -> str:
         """The call that makes this form again, as it is filled in."""
         filled = [f"    {name}={value!r}," for name, value in self.contrast.items() if value is not ...]
-        return "\n".join([f"contrast_builder(lm, {self.layer}).fill(", *filled, ")"])
+        usual = inspect.signature(contrast_builder).parameters
+        mine = {name: getattr(self, name) for name in ("prompts", "strength", "mode", "max_new_tokens")}
+        mine["prompts"] = tuple(mine["prompts"])
+        options = "".join(f", {name}={value!r}" for name, value in mine.items() if value != usual[name].default)
+        return "\n".join([f"contrast_builder(lm, {self.layer}{options}).fill(", *filled, ")"])
 
     @property
     def html(self) -> str:
