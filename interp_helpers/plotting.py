@@ -447,9 +447,14 @@ def intervals(
 
 
 def _fill(label: str, inches: float, size: str = "axes.labelsize") -> str:
-    """A label broken into lines, where one of its own is longer than this at the style's size of print."""
-    width = int(inches * 72 / (0.58 * STYLE[size]))
-    return label if max(map(len, label.split("\n"))) <= width else textwrap.fill(label.replace("\n", " "), width)
+    """A label broken into lines of about the same length, where one of its own is longer than this at the style's size of print."""
+    width, text = int(inches * 72 / (0.58 * STYLE[size])), label.replace("\n", " ")
+    if max(map(len, label.split("\n"))) <= width:
+        return label
+    count = len(textwrap.wrap(text, width))
+    while width > 1 and len(textwrap.wrap(text, width - 1)) == count:
+        width -= 1
+    return textwrap.fill(text, width)
 
 
 def _lines(labels: Sequence) -> list[str]:

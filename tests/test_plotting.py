@@ -109,6 +109,14 @@ def test_nothing_is_cut_off(picture):
     assert min(drawn.x0, drawn.y0) > -0.02 and drawn.x1 < width + 0.02 and drawn.y1 < height + 0.02
 
 
+def test_a_long_label_is_broken_into_lines_of_like_length():
+    label = "layer whose output is patched (counted from 0), at the last token of the prompt"
+    axes = axes_of(curves([0, 1], {"a": [0, 1]}, title="t", xlabel=label, ylabel="share\nof all"))
+    lines = axes.get_xlabel().split("\n")
+    assert " ".join(lines) == label and len(lines) == 2 and min(map(len, lines)) > 0.7 * max(map(len, lines))
+    assert axes.get_ylabel() == "share\nof all", "breaks of its own stay where they fit"
+
+
 def test_curves_can_carry_words_limits_and_a_logarithmic_scale():
     picture = PICTURES["curves with a word at each point, on a logarithmic scale"]()
     axes = axes_of(picture)
