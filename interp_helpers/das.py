@@ -133,9 +133,9 @@ def train_das(
 ) -> History:
     """Turn a subspace until interchanges within it give the counterfactual labels (Geiger et al. 2023, section 3).
 
-    >>> pairs = counterfactual_pairs(pronouns()[:20])
+    >>> pairs = counterfactual_pairs(pronouns()[:8])
     >>> subspace = RotatedSubspace(lm.d_model, rank=1)
-    >>> history = train_das(lm, Site("block_output", 21, positions=1), subspace, pairs[:16], steps=10, lr=0.06)
+    >>> history = train_das(lm, Site("block_output", 21, positions=1), subspace, pairs[:8], steps=3, lr=0.06, batch_size=8)
     >>> history.loss[-1] < history.loss[0]
     True
 

@@ -142,8 +142,8 @@ def das_sweep(
 ) -> Sweep:
     """DAS at each of several sites: the IIA on held-out pairs.
 
-    >>> train, test = counterfactual_pairs(pronouns()[:8]), counterfactual_pairs(pronouns()[8:16])
-    >>> sweep = das_sweep(lm, train, test, layers=[5, 20], positions={"name": 1}, steps=2, batch_size=8)
+    >>> train, test = counterfactual_pairs(pronouns()[:4]), counterfactual_pairs(pronouns()[4:8])
+    >>> sweep = das_sweep(lm, train, test, layers=[5, 20], positions={"name": 1}, steps=1, batch_size=8)
     >>> tuple(sweep.values.shape)
     (2, 1)
 

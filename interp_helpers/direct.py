@@ -49,6 +49,8 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
     >>> effects = direct_logit_attribution(lm, prompt.prompt, prompt.indirect_object, prompt.subject)
     >>> tuple(effects.heads.mean().values.shape)  # layers × heads
     (30, 9)
+    >>> effects.heads.mean().top(1)[0][0]
+    {'layer': 23, 'head': 3}
 
     Args:
         lm: a `LanguageModel`.

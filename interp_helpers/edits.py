@@ -43,8 +43,11 @@ def replace(site: Site, value: Tensor | Activations) -> Edit:
 def add(site: Site, vector: Tensor | Activations, scale: float = 1.0) -> Edit:
     """Add a vector: h ← h + scale · v.
 
-    >>> with intervene(lm, add(Site("block_output", 20), torch.randn(lm.d_model), scale=0.1)):
-    ...     logits = lm(base)
+    >>> site = Site("block_output", 23, positions=-1)
+    >>> difference = record(lm, source, site)[site] - record(lm, base, site)[site]
+    >>> with intervene(lm, add(site, difference, scale=2)):
+    ...     lm.top(base, 1)[0][0]
+    ' Paris'
     """
     return _edit("add", site, lambda h, v: h + scale * v, vector)
 
@@ -75,8 +78,10 @@ def noise(site: Site, std: float, seed: int = 0) -> Edit:
 def zero(site: Site) -> Edit:
     """Zero ablation: h ← 0.
 
-    >>> with intervene(lm, zero(Site("attention_output", 23, positions=-1))):
-    ...     logits = lm(base)
+    >>> rome = probability(lm, " Rome")
+    >>> with intervene(lm, zero(Site("mlp_output", 0))):
+    ...     round(rome(lm.next_token_logits(base)).item(), 1)  # unedited: 0.8
+    0.0
     """
     return _edit("zero", site, torch.zeros_like)
 
@@ -84,9 +89,12 @@ def zero(site: Site) -> Edit:
 def mean_ablate(site: Site, reference: Tensor | Activations) -> Edit:
     """Mean ablation: h ← the mean of a reference.
 
-    >>> reference = record(lm, [base, source], "attention_output")
-    >>> with intervene(lm, mean_ablate(Site("attention_output", 23, positions=-1), reference)):
-    ...     logits = lm(base)
+    >>> site = Site("attention_output", 23, positions=-1)
+    >>> reference = record(lm, [base, source], site)
+    >>> with intervene(lm, mean_ablate(site, reference)):
+    ...     ablated = record(lm, base, site)[site]
+    >>> torch.allclose(ablated[0], reference[site].mean(0), atol=1e-4)
+    True
 
     Args:
         site: where.
@@ -157,8 +165,10 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
 def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
     """Anything else: h ← function(h), with h of shape (n, d) or (n, heads, d_head), n the places named, row by row.
 
-    >>> with intervene(lm, apply(Site("mlp_output", 3, positions=-1), lambda h: 2 * h)):
-    ...     logits = lm(base)
+    >>> site = Site("mlp_output", 3, positions=-1)
+    >>> with intervene(lm, apply(site, torch.relu)):
+    ...     record(lm, base, site)[site].min().item()
+    0.0
 
     Raises:
         ValueError: when the model runs, where the function returns another shape.

@@ -121,8 +121,10 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     """While the `with` block lasts, every run of the model is edited; afterwards the model is as it was.
 
     >>> acts = record(lm, source, "block_output")
-    >>> with intervene(lm, replace(Site("block_output", 25, positions=-1), acts), zero(Site("mlp_output", 3))):
-    ...     logits = lm(base)  # or lm.generate(base), or record(lm, base, …)
+    >>> site = Site("block_output", 8, positions=lm.find(base, "Colosseum"))
+    >>> with intervene(lm, replace(site, acts), zero(Site("mlp_output", 25))):
+    ...     lm.top(base, 1)[0][0]  # or lm(base), lm.generate(base), record(lm, base, …)
+    ' Paris'
     >>> lm.top(base, 1)[0][0]  # the model is as it was
     ' Rome'
 

@@ -64,8 +64,8 @@ def probability(lm, word: Words) -> Metric:
 def rank(lm, word: Words) -> Metric:
     """The word's rank among all next tokens: 1 is the model's first choice.
 
-    >>> rank(lm, " Paris")(lm.next_token_logits([source, base])).tolist()
-    [1.0, 69.0]
+    >>> rank(lm, " Rome")(lm.next_token_logits([base, source])).tolist()
+    [1.0, 2.0]
     """
     ids = _ids(lm, word)
     return Metric(f"rank of {_name(word)}", lambda x: 1 + (x > _pick(x, ids)[:, None]).sum(-1).to(torch.float32))

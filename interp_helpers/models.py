@@ -24,8 +24,8 @@ class LanguageModel:
 
     >>> lm("The capital of Spain is").shape
     torch.Size([1, 5, 49152])
-    >>> [token for token, p in lm.top("The capital of Spain is", k=3)]
-    [' Madrid', ' Barcelona', ' the']
+    >>> [token for token, p in lm.top("The Colosseum is in the city of", k=3)]
+    [' Rome', ' Florence', ' Venice']
     >>> lm.find("The Eiffel Tower is in the city of", "Eiffel Tower")
     range(1, 4)
     >>> lm.generate("The capital of Spain is", 1)

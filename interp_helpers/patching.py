@@ -42,11 +42,11 @@ def patch_sweep(
 ) -> Sweep | list[Sweep]:
     """Patch each site of a component, one at a time, from the source run into the base run, and measure.
 
-    >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), normalize=True)
-    >>> tuple(sweep.values.shape)  # blocks × tokens
-    (30, 9)
-    >>> [place for place, share in sweep.top(1)]
-    [{'layer': 3, 'position': '2 osse'}]
+    >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
+    >>> tuple(sweep.values.shape)  # layers × tokens
+    (2, 9)
+    >>> [place for place, share in sweep.top(2)]  # first the landmark carries the city, then the last token
+    [{'layer': 10, 'position': '2 osse'}, {'layer': 25, 'position': '8  of'}]
     >>> figure = sweep.plot()
 
     Args:
@@ -109,10 +109,10 @@ def attribution_sweep(
     """Attribution patching: estimate what `patch_sweep` would measure, from two forward passes and one backward.
 
     >>> metric = logit_diff(lm, " Paris", " Rome")
-    >>> estimated = attribution_sweep(lm, base, source, metric, layers=[25], positions=[-1], normalize=True)
-    >>> patched = patch_sweep(lm, base, source, metric, layers=[25], positions=[-1], normalize=True)
+    >>> estimated = attribution_sweep(lm, base, source, metric, layers=[23], positions=[-1], normalize=True)
+    >>> patched = patch_sweep(lm, base, source, metric, layers=[23], positions=[-1], normalize=True)
     >>> round(estimated.values.item(), 1), round(patched.values.item(), 1)
-    (0.7, 0.7)
+    (0.6, 0.8)
 
     To first order, replacing h by s changes the metric by (s − h) · ∂metric/∂h, with the gradient of the base run (Nanda
     2023; Syed et al. 2023, equation 2). Good for small differences, poor for large ones, such as the residual stream's in

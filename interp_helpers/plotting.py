@@ -86,9 +86,8 @@ def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: f
     """A two-axis `Sweep` as a heatmap: layers from left to right, tokens (or heads) from top to bottom.
 
     >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
-    >>> picture = heatmap(sweep, title="From the landmark to the last token")
-    >>> picture.alt[:35]
-    'From the landmark to the last token'
+    >>> heatmap(sweep, title="From the landmark to the last token")
+    From the landmark to the last token Sweep of block_output: 2 layers × 9 positions; ... layer 10, position 2 osse. ...
 
     Colours diverge from white at zero: red where the metric is positive, blue where it is negative; clearly negative cells
     carry a minus, for print in grey. Marks on the colour bar show the two unpatched runs.
@@ -108,10 +107,11 @@ def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: f
 def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: float | None = None) -> Picture:
     """Several sweeps {name: sweep}, one below the other, on one colour scale; see `heatmap`.
 
-    >>> how = dict(layers=[10, 25], positions=[-1], normalize=True)
+    >>> how = dict(layers=[23, 25], positions=[-1], normalize=True)
     >>> metric = logit_diff(lm, " Paris", " Rome")
     >>> parts = {name: patch_sweep(lm, base, source, metric, f"{name}_output", **how) for name in ("attention", "mlp")}
-    >>> picture = heatmaps(parts, title="Who writes it")
+    >>> heatmaps(parts, title="Who writes it")
+    Who writes it attention: Sweep of attention_output: ... at layer 23, position -1. mlp: Sweep of mlp_output: ...
     """
     for sweep in sweeps.values():
         if len(sweep.axes) != 2:

@@ -45,7 +45,8 @@ class SteeringVector:
     >>> vector
     SteeringVector('glad': block_output 20 of SmolLM2-135M-Instruct (offline), d 576)
     >>> with vector.apply(lm, 0.3):
-    ...     text = lm.generate("Yesterday we", 5)
+    ...     lm.generate("Yesterday we", 4)
+    ' had a team of'
 
     Attributes:
         direction: (d,); of unit length, unless it was built with normalize=False.

@@ -106,9 +106,10 @@ def steering_scores(
 ) -> Scores:
     """Sample continuations, steered or not, and score them.
 
-    >>> scores = steering_scores(lm, ["Yesterday we", "I think"], {"places": ["park", "beach"]}, samples=2, seeds=(0,), max_new_tokens=6)
-    >>> len(scores.texts), 0 <= scores.rate("places") <= 1
-    (4, True)
+    >>> glad = {"glad": ["glad", "joy"]}
+    >>> scores = steering_scores(lm, ["Yesterday we", "I think"], glad, samples=2, seeds=(0,), max_new_tokens=6)
+    >>> len(scores.texts), scores.rate("glad")  # so many texts, and the share that has one of the words
+    (4, 0.0)
 
     Args:
         lm: the model.

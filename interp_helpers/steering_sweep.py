@@ -110,10 +110,10 @@ def layer_sweep(
     """Steer at each layer and strength, and choose by a rule: most hits within a budget of perplexity.
 
     >>> vectors = SteeringVector.from_contrast(lm, ["I am glad.", "What joy!"], ["I am sad.", "What grief!"], [18, 24])
-    >>> how = dict(strengths=(0.2, 0.4), samples=1, max_new_tokens=6)
+    >>> how = dict(strengths=(0.3,), samples=1, max_new_tokens=4)
     >>> sweep = layer_sweep(lm, vectors, ["Yesterday we"], {"glad words": ["glad", "joy"]}, **how)
-    >>> sweep.layers, sweep.best.layer in sweep.layers
-    ([18, 24], True)
+    >>> sweep.layers, sweep.best.strength
+    ([18, 24], 0.3)
 
     What is chosen on these prompts is to be judged on others: of many settings the best one is lucky, too.
 

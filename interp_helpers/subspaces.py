@@ -32,7 +32,8 @@ class RotatedSubspace(nn.Module):
     torch.Size([576, 2])
     >>> site = Site("block_output", 8, positions=-1)
     >>> with intervene(lm, swap_subspace(site, record(lm, source, site), subspace)):
-    ...     logits = lm(base)
+    ...     lm.top(base, 1)[0][0]  # not trained yet: nothing changes
+    ' Rome'
 
     What is learnt is a matrix of any (d, rank) numbers; the basis is the Q of its QR decomposition, so no step of training
     can leave the orthonormal ones, and no basis of the rest of the space has to be kept.

@@ -19,9 +19,9 @@ class Sweep:
     >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
     >>> sweep.axes, tuple(sweep.values.shape)
     (('layer', 'position'), (2, 9))
-    >>> place, value = sweep.top(1)[0]
-    >>> place["layer"], place["position"]
-    (10, '2 osse')
+    >>> place, share = sweep.top(1)[0]
+    >>> place, round(share, 1)
+    ({'layer': 10, 'position': '2 osse'}, 0.9)
 
     Attributes:
         values: the metric after each patch; its axes are named by `axes` ("layer", "position", …; "pair" comes first

@@ -120,9 +120,11 @@ def causal_trace(
 ) -> Trace:
     """Corrupt the subject's tokens, restore each site of a component, and measure the answer's probability.
 
-    >>> trace = causal_trace(lm, source, "Eiffel Tower", " Paris", layers=[5, 15, 25], samples=2)
+    >>> trace = causal_trace(lm, source, "Eiffel Tower", " Paris", layers=[5, 15], samples=2)
     >>> tuple(trace.indirect_effect.values.shape)  # layers × tokens
-    (3, 9)
+    (2, 9)
+    >>> trace.indirect_effect.top(1)[0][0]  # where restoring brings most of the answer back
+    {'layer': 5, 'position': '2 iffel'}
     >>> figure = trace.indirect_effect.plot()
 
     Args:
@@ -196,8 +198,8 @@ def average_traces(traces: Sequence[Trace]) -> Sweep:
 
     >>> some = facts("capital")[:2]
     >>> average = average_traces([causal_trace(lm, f.prompt, f.subject, f.answer, layers=[10], samples=1) for f in some])
-    >>> average.axes
-    ('layer', 'role')
+    >>> average.labels["role"]
+    ['last subject token', 'last token']
 
     The roles are the subject's first, middle and last tokens, the token after it, further tokens, and the prompt's last one. A
     subject of one token is its last. Several tokens of one role in one prompt are averaged first; a role that a prompt

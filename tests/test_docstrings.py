@@ -42,6 +42,7 @@ def apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
     monkeypatch.setattr(store, "_memory", {})
+    registry.load_all()  # modules register when first imported: not among what is thrown away
     monkeypatch.setattr(registry, "_items", {kind: {} for kind in registry._items})
 
 

@@ -16,7 +16,7 @@ import interp_helpers
 from interp_helpers import LanguageModel, Site, embedding_std, intervene, logit_diff, patch_sweep, record, replace
 
 PAGE = (Path(__file__).parents[1] / "handouts" / "larger-models.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python(?: (\w+))?\n(.*?)```", PAGE, re.DOTALL)
+EXPERIMENT, SPREAD, FOUR_BITS, REMOTE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def run(code: str, names: dict) -> dict:
@@ -32,17 +32,17 @@ def offline() -> LanguageModel:
 @pytest.fixture
 def names(offline) -> dict:
     found = {n: getattr(interp_helpers, n) for n in interp_helpers.__all__} | {"name": offline.model.name_or_path}
-    return run(BLOCKS[0][1], found | {"torch": torch})
+    return run(EXPERIMENT, found | {"torch": torch})
 
 
 def test_the_page_says_which_blocks_are_not_run():
-    assert [kind for kind, _ in BLOCKS] == ["", "", "4bit", "nnsight"]
+    assert "load_in_4bit" in FOUR_BITS and "remote=REMOTE" in REMOTE
     assert "is not among the tests" in PAGE and "Nobody has run the remote\nform" in PAGE
 
 
 def test_in_sixteen_bits_on_a_device_map_the_map_is_the_same_but_for_rounding(names, offline):
     whole = names["at_last_token"](offline)
-    sweep = run(BLOCKS[1][1], names)["sweep"]
+    sweep = run(SPREAD, names)["sweep"]
     assert names["lm"].model.dtype is torch.bfloat16
     assert whole.values.shape == (30, 1) and (sweep.values - whole.values).abs().max() < 0.05
     assert sweep.values[-1] > 0.9 and sweep.values[10].abs() < 0.1
@@ -50,7 +50,7 @@ def test_in_sixteen_bits_on_a_device_map_the_map_is_the_same_but_for_rounding(na
 
 def test_nnsights_code_gives_the_same_answers(names, offline):
     pytest.importorskip("nnsight", reason="nnsight is one of the peers: pip install -e '.[peers]'")
-    answers = run(BLOCKS[3][1], names | {"REMOTE": False, "AutoTokenizer": AutoTokenizer})["answers"]
+    answers = run(REMOTE, names | {"REMOTE": False, "AutoTokenizer": AutoTokenizer})["answers"]
     metric = logit_diff(offline, " Paris", " Rome")
     raw = patch_sweep(offline, names["base"], names["source"], metric, positions=[-1]).values[:, 0]
     assert torch.allclose(metric(torch.stack([a.detach() for a in answers])), raw, atol=1e-3)

@@ -34,7 +34,9 @@ class NotAttempted(Exception):
 def require(condition: object, because: str) -> None:
     """In a check: go on if `condition` holds, else tell the learner 'not yet, because …'.
 
-    >>> require(2 + 2 == 4, "four is expected")
+    >>> require(2 + 2 == 5, "two and two are four")
+    Traceback (most recent call last):
+    interp_helpers.course.exercises.NotYet: two and two are four
     """
     if not condition:
         raise NotYet(because)
@@ -45,6 +47,9 @@ def require_attempted(value, what: str = "what your function returns"):
 
     >>> require_attempted(3)
     3
+    >>> require_attempted([3, ...])
+    Traceback (most recent call last):
+    interp_helpers.course.exercises.NotAttempted: item 2 of what your function returns is still `...`
     """
     if found := blank_in(value, what):
         raise NotAttempted(found)

@@ -16,7 +16,10 @@ from .render import Card, frame, html_table, plain_table
 def progress() -> Card:
     """A table: exercises done, quiz questions right, minutes of exercises done, and what is next in each notebook.
 
-    >>> table = progress()
+    >>> progress()
+    Notebook Exercises Quiz Exercise minutes Next
+    demo 0 of 1 0 of 1 0 of 6 Exercise 1 · Where is it?
+    (kept in ...)
     """
     exercises, quizzes = registry.everything("exercise"), registry.everything("quiz")
     titles = registry.loaded("notebook")
@@ -46,8 +49,9 @@ def progress() -> Card:
 def reset_progress(notebook: str | None = None) -> None:
     """Forget what was done: of one notebook ('patching'), or, without an argument, of all.
 
+    >>> verdict = check("demo.last", 29, lm=lm)
     >>> reset_progress("demo")
-    Forgotten: 0 entries of demo.
+    Forgotten: 1 entry of demo.
     """
     if notebook is not None and notebook not in _prefixes():
         close = difflib.get_close_matches(str(notebook), _prefixes(), n=3, cutoff=0.4)

@@ -111,11 +111,12 @@ def predict(
 def reveal(id: str, measured, explanation: str = "") -> Card:
     """Show the result beside what was predicted.
 
+    >>> asked = predict("demo.share", "What share of the way does it move?", low=0, high=100, unit="%", answer=40)
     >>> reveal("demo.share", 87, "The patched token carries the city.")
     → Prediction and result
-    measured
-    87
-    No prediction was recorded. To compare, lock one in above and run this cell again.
+    your prediction measured
+    40 % 87 %
+    Your prediction was 47 percentage points too low.
     The patched token carries the city.
     """
     kept = store.get("prediction", id)

@@ -37,8 +37,8 @@ class Choice:
 def right(text: str, because: str) -> Choice:
     """A right choice and why it is right.
 
-    >>> right("4", "Two and two are four.").text
-    '4'
+    >>> right("4", "Two and two are four.").feedback
+    '✓ Right: Two and two are four.'
     """
     return Choice(text, because, True)
 
@@ -46,8 +46,8 @@ def right(text: str, because: str) -> Choice:
 def wrong(text: str, because: str) -> Choice:
     """A wrong choice and what speaks against it.
 
-    >>> wrong("5", "One too many.").text
-    '5'
+    >>> wrong("5", "One too many.").feedback
+    '✗ Not this one: One too many.'
     """
     return Choice(text, because, False)
 
@@ -151,9 +151,15 @@ class QuizView:
 def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
     """Show the quiz with that id. `answers`, one letter a question (None: not yet), answers it in plain text.
 
-    >>> shown = quiz("demo.quiz", answers=["a"])
-    >>> str(shown).splitlines()[-1]
-    '1 of 1 right. Done, go on.'
+    >>> quiz("demo.quiz", answers=["b"])
+    ? Check yourself
+    <BLANKLINE>
+    1. What is 2 + 2?
+       a) 4
+       b) 5
+          ✗ Not this one: One too many.
+    <BLANKLINE>
+    0 of 1 right so far.
     """
     found: Quiz = registry.find("quiz", id)
     if answers is None or answers is ...:

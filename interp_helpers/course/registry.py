@@ -34,6 +34,10 @@ def notebook(prefix: str, title: str) -> None:
     """Give the exercises whose ids start with `prefix` a title for the progress table.
 
     >>> notebook("demo", "A demonstration")
+    >>> progress()
+    Notebook Exercises Quiz Exercise minutes Next
+    A demonstration 0 of 1 0 of 1 0 of 6 Exercise 1 · Where is it?
+    (kept in ...)
     """
     register("notebook", prefix, title)
 

@@ -126,9 +126,10 @@ def lens_explorer(lm, prompts: Sequence[str], *, layer: int | None = None, posit
     """Choose a prompt and a site; see what the logit lens (nostalgebraist 2020) reads at every layer and token, and the
     norms of the residual stream.
 
-    >>> explorer = lens_explorer(lm, ["The capital of Spain is"])
-    >>> explorer.choose(layer=lm.n_layers - 1).layer
-    29
+    >>> lens_explorer(lm, ["The capital of Spain is"]).choose(layer=29)
+    The logit lens on 'The capital of Spain is'
+    at layer 29, token 4 (' is'): norm ..., ' Madrid' ...
+    top token at the last position, layer by layer: 0: ..., 28: ' capital', 29: ' Madrid'
 
     Args:
         lm: a `LanguageModel`.

@@ -74,9 +74,12 @@ def patching_explorer(
 ) -> PatchingExplorer:
     """Choose a pair, a component, a metric and a site; see the heatmap, and the next tokens before and after the patch.
 
-    >>> explorer = patching_explorer(lm, pairs("capital")[:2])
-    >>> explorer.choose(layer=25, position=4).position
-    4
+    >>> patching_explorer(lm, pairs("capital")[:2]).choose(layer=25, position=4)
+    Sweep of block_output: 30 layers × 5 positions; share of the way from base to source; ...
+    patched at layer 25, token 4:
+    base: ' Havana' ...
+    patched: ' Vienna' ...
+    source: ' Vienna' ...
 
     Args:
         lm: a `LanguageModel`.

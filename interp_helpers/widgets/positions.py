@@ -138,9 +138,11 @@ class HeadsExplorer(SweepExplorer):
 def heads_explorer(lm, prompts: Sequence[IOIPrompt]) -> HeadsExplorer:
     """Choose an IOI prompt, what is changed in it, a place and a head; see what each head carries there, and where it looks.
 
-    >>> explorer = heads_explorer(lm, ioi(2))
-    >>> explorer.choose(layer=23, head=3).layer
-    23
+    >>> heads_explorer(lm, ioi(2)).choose(layer=23, head=3)
+    Sweep of attention_value_output: 30 layers × 9 heads; logit(Alice) − logit(Bob); ...
+    head 23.3 looks from token 14 at
+    prompt: 10 'Bob' ...
+    changed: 10 'John' ...
 
     Args:
         lm: a `LanguageModel`.

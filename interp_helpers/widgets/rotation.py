@@ -230,7 +230,8 @@ def rotation_explorer(
     """Turn a line or a plane in a space of three units; see what the base gets when its content there is exchanged for the
     source's, base + (source − base) Q Qᵀ (Geiger et al. 2023).
 
-    >>> explorer = rotation_explorer(base=[0, 0, 1], source=[1, 0, 0])
+    >>> rotation_explorer(base=[0, 0, 1], source=[1, 0, 0])
+    Within the line the result equals the source, across it the base. The line is turned to azimuth 60°, elevation 60°. ...
 
     Args:
         base, source: activations (3,), in any unit; by default two that lie well apart.

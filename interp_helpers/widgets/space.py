@@ -148,9 +148,9 @@ def space_explorer(
 ) -> SpaceExplorer:
     """See texts as the points that the model makes of them, in the plane in which they differ most at the chosen layer.
 
-    >>> space = space_explorer(lm, {"cats": ["My cat sleeps.", "A cat purrs."], "cars": ["My car is red.", "A car stops."]}, layer=20)
-    >>> space.choose(sentence="The kitten plays.").layer
-    20
+    >>> texts = {"cats": ["My cat sleeps.", "A cat purrs."], "cars": ["My car is red.", "A car stops."]}
+    >>> space_explorer(lm, texts, layer=20).choose(sentence="The kitten plays.")
+    Layer 20: 100% of the texts lie nearest to their own group's middle. ...
 
     A text is the mean of its residual stream over all its tokens but the first. The plane is found from the texts alone,
     without knowing their groups. An arrow is what a vector adds at its strength (.3 where it has none): as much of it as lies

@@ -123,7 +123,9 @@ def steering_explorer(
     """Choose a vector, a prompt, a strength and where it acts; see the text without and with it, from the same seed.
 
     >>> vector = SteeringVector.from_contrast(lm, ["I am glad."], ["I am sad."], 20)
-    >>> explorer = steering_explorer(lm, {"glad": vector}, ["Yesterday we"], max_new_tokens=5)
+    >>> steering_explorer(lm, {"glad": vector}, ["Yesterday we"], max_new_tokens=5)
+    unsteered: Yesterday we...
+    glad at strength ...: Yesterday we...
 
     Args:
         lm: the model that the vectors were built on.

@@ -82,9 +82,12 @@ def tracing_explorer(
     """Choose a fact, a component, a window, a noise level and a site; see the indirect effects, and the next tokens of the
     clean, the corrupted and the restored run.
 
-    >>> explorer = tracing_explorer(lm, facts("capital")[:2])
-    >>> explorer.choose(layer=20).layer
-    20
+    >>> tracing_explorer(lm, facts("capital")[:2]).choose(layer=10)
+    Trace of block_output: 30 layers × 5 positions; indirect effect on the probability of Damascus; ...
+    restored at layer 10, token 3:
+    clean: ' Damascus' ...
+    corrupted: ' ' ...
+    restored: ' Damascus' ...
 
     Args:
         lm: a `LanguageModel`.
