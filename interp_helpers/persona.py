@@ -71,7 +71,8 @@ class Persona:
         Args:
             lm: the model.
             layer, strength: where and how strongly; by default as measured on this model, and where nothing was, as
-                `layer_sweep` finds on the prompts for choosing, in some minutes.
+                `layer_sweep` finds on the prompts for choosing, in some minutes. Another layer than the measured one gives a
+                vector of the method "context" at the measured strength (.3 where there is none): nothing is looked for anew.
             seed: of the contexts, or of the training.
         """
         measured = self.measured.get(lm.name, {})
@@ -88,7 +89,7 @@ class Persona:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with whatever a vector of this persona is made from."""
+        """Sixteen hexadecimal digits that change with the texts, stubs, beginnings, cues and measured settings."""
         rest = [
             *self.stubs,
             *self.beginnings,

@@ -82,7 +82,7 @@ def _agree(one: list, other: list) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
-WHERE = {"prompt": (True, False), "new": (False, True), "everywhere": (True, True)}
+CAN_AND_ACTS = {"prompt": (True, False), "new": (False, True), "everywhere": (True, True)}
 _WHERE_WHY = {
     ("prompt", 0): "the first new token is decided where the prompt's last token is read, and that token is steered",
     (
@@ -113,7 +113,7 @@ _WHERE_WHY = {
 )
 def _(answer):
     require(isinstance(answer, dict), f"a dictionary was expected, setting → (…, …), and you gave {short(answer)}")
-    for name, right in WHERE.items():
+    for name, right in CAN_AND_ACTS.items():
         require(name in answer, f"the setting {name!r} is missing from your dictionary")
         given = require_attempted(answer[name], f"the entry of {name!r}")
         require(
@@ -207,7 +207,10 @@ def _(answer):
         )
         u = v / v.norm()
         along = (h @ u)[..., None] * u
-        near = lambda x: torch.allclose(got, x, atol=1e-4)  # noqa: B023, E731
+
+        def near(x, got=got):
+            return torch.allclose(got, x, atol=1e-4)
+
         if near(h - along):
             continue
         require(not near(h), "h came back as it was")
