@@ -51,6 +51,7 @@ def fresh(tmp_path, monkeypatch):
     """Each test has its own progress file and leaves the registry as it found it."""
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
     monkeypatch.setattr(store, "_memory", {})
+    registry.load_all()  # or what a test imports first is registered in its own registry, and lost with it
     monkeypatch.setattr(registry, "_items", {kind: {} for kind in registry._items})
     return tmp_path
 

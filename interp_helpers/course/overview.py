@@ -1,8 +1,8 @@
 """How far the learner is, notebook by notebook.
 
 >>> progress()
-Notebook                  Exercises  Quiz    Minutes     Next
-1 · Activation patching   2 of 5     3 of 4  9 of 24     Exercise 3 · Which tokens carry it?
+Notebook                  Exercises  Quiz    Exercise minutes  Next
+1 · Activation patching   2 of 5     3 of 4  9 of 24           Exercise 3 · Which tokens carry it?
 """
 
 from __future__ import annotations
