@@ -54,7 +54,13 @@ WRONG = {
         ),
         (contrast(having=["Snow " + text[0].lower() + text[1:] for text in HAVING]), "begin with 'Snow'"),
         (contrast(having=[text[:-1] + "!" for text in HAVING]), "have it end in '!'"),
-        (contrast(lacking=[text[:-1] + "?" for text in LACKING]), "lack it end in '?'"),
+        (
+            contrast(
+                having=[text[:-1] + "!.!.!.!."[i] for i, text in enumerate(HAVING)],
+                lacking=[text[:-1] + "?" for text in LACKING],
+            ),
+            "lack it end in '?'",
+        ),
         (contrast(having=[f"{i}. {text}" for i, text in enumerate(HAVING)]), "begin with a number or bullet"),
         (contrast(lacking=[*LACKING[:7], f"{HAVING[6][:-1]}!"]), "stands in both lists", "the same sentence under another full stop"),
         (contrast(words=[*WORDS, ""]), "none of them empty"),
