@@ -313,7 +313,7 @@ class SteeringVector:
         Args:
             lm: the model that the vector was built on.
             strength: in units of `scale`; negative steers away, 0 changes nothing. By default the vector's own.
-            mode: "add", h ← h + s · scale · v (Turner et al. 2023); or "clamp", h ← h + max(0, |s| · scale · ‖v‖ − h·u) u with
+            mode: "add", h ← h + s · scale · v (Turner et al. 2023); or "clamp", h ← h + max(0, abs(s) · scale · ‖v‖ − h·u) u with
                 u = sign(s) v / ‖v‖, which raises the direction to a level and leaves it where it is there already, as in
                 "Golden Gate Claude" (Templeton et al. 2024). By default the vector's own.
             where: "everywhere", the "prompt" only, or "new" tokens only; the first token of a prompt is always left out. The
