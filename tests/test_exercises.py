@@ -1,6 +1,7 @@
 """Every exercise of every notebook, tried with its wrong answers and its solution; and the harness that does so.
 
-Each notebook is run once, on the offline model; see `exercise_harness` for what is asked of an exercise.
+Each notebook is run once, on the offline model; see `exercise_harness` for what is asked of an exercise. The same run is
+held against the slides' figures.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,10 @@ import nbformat
 import pytest
 from exercise_harness import ROOT, Report, examine, survey, wrong_answers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import slides  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CASES = [(path, task.id) for path in NOTEBOOKS for task in survey(nbformat.read(path, as_version=4)).tasks]
@@ -50,6 +56,27 @@ def test_everything_registered_is_in_a_notebook():
     text = "\n".join(c.source for path in NOTEBOOKS for c in nbformat.read(path, as_version=4).cells)
     shown = set(re.findall(r"""^quiz\(\s*["']([^"']+)["']""", text, flags=re.MULTILINE))
     assert set().union(*(r.quizzes for r in reports)) == shown
+
+
+# -- the slides' figures, from the same run ---------------------------------------------------------------------------
+
+
+def value(number: str) -> float:
+    """0.21 for “21%”, as for “0.21”."""
+    return float(number.rstrip("%")) / (100 if number.endswith("%") else 1)
+
+
+@pytest.mark.parametrize("name", slides.shown())
+def test_a_figure_says_what_todays_run_measures(name):
+    """The text alternative holds the figure's numbers: it has to be that of the notebook as it runs now, but for rounding."""
+    notebook, cell = name.split("/")
+    figures = slides.figures_of(report_on(ROOT / "notebooks" / f"{notebook}.ipynb").executed)
+    assert cell in figures, f"{notebook} shows no figure in {cell}"
+    number = r"-?\d+(?:\.\d+)?%?"
+    kept, now = slides.index()[name]["alt"], figures[cell][1]
+    assert re.sub(number, "#", kept) == re.sub(number, "#", now), f"{kept}\n{now}"
+    for old, new in zip(re.findall(number, kept), re.findall(number, now), strict=True):
+        assert value(new) == pytest.approx(value(old), rel=0.1, abs=0.1), f"{kept}\n{now}"
 
 
 # -- the harness, on a notebook made for it ------------------------------------------------------------------------
