@@ -25,7 +25,7 @@ from transformers.utils import logging
 
 from . import ours
 from .jobs import Alignment, CausalTrace, Collection, PatchSweep
-from .peers import PEERS, load
+from .peers import PEERS, forms, load
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # for GPT-2's tokenizer without a download
@@ -39,10 +39,15 @@ JOBS = {
     "das_fresh": "DAS, rank 64 after block 6, 4 steps of 16 pairs of 12 tokens, each pair once",
     "das_cached": "DAS, rank 64 after block 6, 10 steps on the same 16 pairs of 12 tokens",
 }
-FORMS = ("documented", "best")
 AGREE = 1e-3  # the largest difference between libraries, relative to the largest number
 SLOW_ROUNDS = 1  # of what takes long as documented
-SLOW = {("trace", "documented"), ("das_fresh", "documented"), ("das_cached", "documented")}
+SLOW = {
+    ("trace", "single"),
+    ("trace", "documented"),
+    ("trace", "batched"),
+    ("das_fresh", "documented"),
+    ("das_cached", "documented"),
+}
 
 
 @dataclass
@@ -87,7 +92,7 @@ def main(arguments: list[str] | None = None) -> list[Result]:
             continue
         model = module.wrap(make_model(options.quick), gpt2_tokenizer())
         for job in options.jobs:
-            contenders[job] += [Contender(library, form, model, getattr(module, f"{job}_{form}")) for form in FORMS]
+            contenders[job] += [Contender(library, form, model, run) for form, run in forms(module, job).items()]
 
     results = []
     for job in options.jobs:

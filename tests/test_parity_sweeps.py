@@ -69,7 +69,7 @@ def trace_job(wrapped, component="block_output", samples=3):
 CELLS = [
     (name, form, family, component)
     for name in PEERS
-    for form in ("documented", "best")
+    for form in ("single" if name == "nnsight" else "batched", "documented", "best")
     for family in FAMILIES
     for component in ("block_output", "mlp_output")
     if component == "block_output" or (name, form) not in OF_BLOCKS_ONLY
@@ -259,10 +259,15 @@ def test_the_benchmark_prints_a_line_for_each_and_writes_all_numbers(tmp_path, c
     path = tmp_path / "folder" / "bench.json"
     results = command.main(["--quick", "--rounds", "2", "--threads", "1", "--json", str(path)])
     torch.set_num_threads(threads)
-    forms = [("ours", ""), *((name, form) for name in PEERS for form in ("documented", "best"))]
-    assert [(r.job, r.library, r.form) for r in results] == [(job, *form) for job in command.JOBS for form in forms]
+    forms = dict.fromkeys(PEERS, {"documented", "batched", "best"}) | {"nnsight": {"single", "documented", "best"}}
+    for job in command.JOBS:
+        lines = [(r.library, r.form) for r in results if r.job == job]
+        sweep = job in ("patch", "trace")
+        assert lines[0] == ("ours", "") and len(lines) == len(set(lines))
+        for name, its in forms.items():
+            assert {form for library, form in lines if library == name} == (its if sweep else {"documented", "best"})
     printed = capsys.readouterr().out
-    assert [printed.count(f"\n{name}") for name in PEERS] == [2 * len(command.JOBS)] * len(PEERS)
+    assert [printed.count(f"\n{name}") for name in PEERS] == [2 * len(command.JOBS) + 2] * len(PEERS)
     written = json.loads(path.read_text())
     assert written["machine"]["threads"] == 1 and set(written["machine"]["versions"]) >= {"torch", "nnsight"}
     assert len(written["results"]) == len(results)

@@ -99,6 +99,18 @@ def patch_documented(model: PreTrainedModel, job: PatchSweep) -> Tensor:
 
 
 @torch.no_grad()
+def patch_batched(model: PreTrainedModel, job: PatchSweep) -> Tensor:
+    """One forward a layer, a row for each position."""
+    source = collect_documented(model, Collection(job.source, job.component))
+    each = torch.arange(job.base.shape[1])
+    rows, found = job.base.expand(len(each), -1), []
+    for layer, place in enumerate(places(model, job.component)):
+        with hooked([(place, put(each, each, source[layer][0]))]):
+            found.append(job.measure(model(rows).logits[:, -1]))
+    return torch.stack(found)
+
+
+@torch.no_grad()
 def patch_best(model: PreTrainedModel, job: PatchSweep) -> Tensor:
     """One forward a position: a row for each layer, from that token on, after the base run's keys and values."""
     source = collect_best(model, Collection(job.source, job.component))
@@ -124,6 +136,20 @@ def trace_documented(model: PreTrainedModel, job: CausalTrace) -> Tensor:
             with hooked([corrupt(model, job.noise_everywhere), restore]):
                 found[layer, position] = job.measure(model(job.rows).logits[:, -1]).mean()
     return found
+
+
+@torch.no_grad()
+def trace_batched(model: PreTrainedModel, job: CausalTrace) -> Tensor:
+    """One forward a layer, a row for each position and sample."""
+    clean = collect_documented(model, Collection(job.ids, job.component))
+    n, samples = job.ids.shape[1], len(job.noise)
+    each = torch.arange(n).repeat_interleave(samples)
+    rows, noise, found = job.ids.expand(len(each), -1), job.noise_everywhere.repeat(n, 1, 1), []
+    for layer, place in enumerate(places(model, job.component)):
+        restore = place, put(torch.arange(len(each)), each, clean[layer][0, each])
+        with hooked([corrupt(model, noise), restore]):
+            found.append(job.measure(model(rows).logits[:, -1]).view(n, samples).mean(1))
+    return torch.stack(found)
 
 
 @torch.no_grad()

@@ -44,6 +44,20 @@ def collect_best(model: TransformersModel, job: Collection) -> list[Tensor]:
 
 
 @torch.no_grad()
+def patch_single(model: TransformersModel, job: PatchSweep) -> Tensor:
+    """One trace a cell."""
+    source = collect_documented(model, Collection(job.source, job.component))
+    found = torch.zeros(len(source), job.base.shape[1])
+    for layer, block in enumerate(places(model, job.component)):
+        for position in range(job.base.shape[1]):
+            with model.trace(job.base):
+                block.output[:, position, :] = source[layer][:, position, :]
+                logits = model.output.logits[:, -1].save()
+            found[layer, position] = job.measure(logits)
+    return found
+
+
+@torch.no_grad()
 def patch_documented(model: TransformersModel, job: PatchSweep) -> Tensor:
     """One trace a layer, in it an invoke for each position."""
     source = collect_documented(model, Collection(job.source, job.component))
@@ -75,6 +89,21 @@ def patch_best(model: TransformersModel, job: PatchSweep) -> Tensor:
             logits = model.output.logits.save()
         found.append(job.measure(logits[:, -1]))
     return torch.stack(found)
+
+
+@torch.no_grad()
+def trace_single(model: TransformersModel, job: CausalTrace) -> Tensor:
+    """One trace a cell, of a row for each sample."""
+    clean, noise = collect_documented(model, Collection(job.ids, job.component)), job.noise_everywhere
+    found, embedding = torch.zeros(len(clean), job.ids.shape[1]), envoy_of_embedding(model)
+    for layer, block in enumerate(places(model, job.component)):
+        for position in range(job.ids.shape[1]):
+            with model.trace(job.rows):
+                embedding.output += noise
+                block.output[:, position, :] = clean[layer][:, position, :]
+                logits = model.output.logits[:, -1].save()
+            found[layer, position] = job.measure(logits).mean()
+    return found
 
 
 @torch.no_grad()

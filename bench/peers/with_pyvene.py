@@ -88,6 +88,20 @@ def patch_documented(model: PreTrainedModel, job: PatchSweep) -> Tensor:
 
 
 @torch.no_grad()
+def patch_batched(model: PreTrainedModel, job: PatchSweep) -> Tensor:
+    """One model and one forward a layer, a row for each position."""
+    n, found = job.base.shape[1], []
+    base, source = ({"input_ids": ids.expand(n, -1)} for ids in (job.base, job.source))
+    each = [[[position] for position in range(n)]]
+    for layer in range(model.config.num_hidden_layers):
+        at = {"layer": layer, "component": job.component, "unit": "pos", "max_number_of_units": 1}
+        config = pv.IntervenableConfig([at], intervention_types=pv.VanillaIntervention)
+        _, output = pv.IntervenableModel(config, model.base_model)(base, [source], {"sources->base": (each, each)})
+        found.append(job.measure(logits_of(model, output)[:, -1]))
+    return torch.stack(found)
+
+
+@torch.no_grad()
 def patch_best(model: PreTrainedModel, job: PatchSweep) -> Tensor:
     """One forward a position: a row for each layer, from that token on, after the base run's keys and values."""
     source = collect_best(model, Collection(job.source, job.component))
@@ -121,6 +135,24 @@ def trace_documented(model: PreTrainedModel, job: CausalTrace) -> Tensor:
             )
             found[layer, position] = job.measure(logits_of(model, output)[:, -1]).mean()
     return found
+
+
+@torch.no_grad()
+def trace_batched(model: PreTrainedModel, job: CausalTrace) -> Tensor:
+    """One model and one forward a layer, a row for each position and sample."""
+    n, samples, found = job.ids.shape[1], len(job.noise), []
+    prompt = {"input_ids": job.ids.expand(n * samples, -1)}
+    each = [[position] for position in range(n) for _ in range(samples)]
+    for layer in range(model.config.num_hidden_layers):
+        config = pv.IntervenableConfig(
+            [pv.RepresentationConfig(0, "block_input"), pv.RepresentationConfig(layer, job.component)],
+            intervention_types=[partial(Noise, job.noise.repeat(n, 1, 1)), pv.VanillaIntervention],
+        )
+        _, output = pv.IntervenableModel(config, model.base_model)(
+            prompt, [None, prompt], {"sources->base": ([None, each], [[list(job.subject)] * len(each), each])}
+        )
+        found.append(job.measure(logits_of(model, output)[:, -1]).view(n, samples).mean(1))
+    return torch.stack(found)
 
 
 @torch.no_grad()

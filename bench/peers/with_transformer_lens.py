@@ -79,6 +79,17 @@ def patch_documented(model: TransformerBridge, job: PatchSweep) -> Tensor:
 
 
 @torch.no_grad()
+def patch_batched(model: TransformerBridge, job: PatchSweep) -> Tensor:
+    """`run_with_hooks`: one forward a layer, a row for each position."""
+    source, each = collect_documented(model, Collection(job.source, job.component)), torch.arange(job.base.shape[1])
+    rows, found = job.base.expand(len(each), -1), []
+    for layer, name in enumerate(names(model, job.component)):
+        logits = model.run_with_hooks(rows, fwd_hooks=[(name, put(each, each, source[layer][0]))])
+        found.append(job.measure(logits[:, -1]))
+    return torch.stack(found)
+
+
+@torch.no_grad()
 def patch_best(model: TransformerBridge, job: PatchSweep) -> Tensor:
     """One forward a position: a row for each layer, from that token on, after the base run's keys and values."""
     source = collect_best(model, Collection(job.source, job.component))
@@ -108,6 +119,20 @@ def trace_documented(model: TransformerBridge, job: CausalTrace) -> Tensor:
             logits = model.run_with_hooks(job.rows, fwd_hooks=hooks)
             found[layer, position] = job.measure(logits[:, -1]).mean()
     return found
+
+
+@torch.no_grad()
+def trace_batched(model: TransformerBridge, job: CausalTrace) -> Tensor:
+    """`run_with_hooks`: one forward a layer, a row for each position and sample."""
+    clean = collect_documented(model, Collection(job.ids, job.component))
+    n, samples = job.ids.shape[1], len(job.noise)
+    each = torch.arange(n).repeat_interleave(samples)
+    rows, noise, found = job.ids.expand(len(each), -1), job.noise_everywhere.repeat(n, 1, 1), []
+    for layer, name in enumerate(names(model, job.component)):
+        restore = name, put(torch.arange(len(each)), each, clean[layer][0, each])
+        logits = model.run_with_hooks(rows, fwd_hooks=[("hook_embed", lambda h, hook: h + noise), restore])
+        found.append(job.measure(logits[:, -1]).view(n, samples).mean(1))
+    return torch.stack(found)
 
 
 @torch.no_grad()
