@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 
 def fetch_model(args: argparse.Namespace) -> int:
-    """Prepare the offline model, and a copy of it in `--to`; the exit code."""
+    """Prepare the offline model, fetched or from the copy in `--from`, and put a copy of it into `--to`; the exit code."""
     from . import offline
 
+    chosen = os.environ.get("INTERP_MODEL", offline.NAME)
+    if os.path.isdir(chosen) and not (args.to or args.copy):
+        print(f"INTERP_MODEL names a folder, {chosen}: nothing is fetched.")
+        return 0
     there_already = offline.is_prepared(args.to)
+    if args.copy:
+        offline.take_copy(args.copy)
     folder = offline.offline_folder(args.to)
     print(f"{offline.NAME} {'was already' if there_already else 'is now'} in {folder}.")
     if args.to:
-        print(f"Hand this folder round. Where it lies, the environment variable INTERP_MODEL={folder} uses it.")
+        print(f"Hand this folder round. On another machine: python -m interp_helpers fetch-model --from {folder}")
     return 0
 
 
@@ -69,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     command = commands.add_parser("fetch-model", help="prepare the offline model ahead of time")
+    command.add_argument("--from", dest="copy", metavar="DIR", help="take it from this copy, instead of the network")
     command.add_argument("--to", metavar="DIR", help="also put a copy into this folder, to hand round on a USB stick")
     command.set_defaults(run=fetch_model)
 

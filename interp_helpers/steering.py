@@ -5,7 +5,7 @@
         print(lm.generate("Today I feel"))
 
 A vector is the difference between what the model computes for texts that have something and for texts that lack it
-(Turner et al. 2023; Rimsky et al. 2024), or is trained so that the model finds given texts likely (`train`). Strength is in
+(Rimsky et al. 2024; Turner et al. 2023, of one pair), or is trained so that the model finds given texts likely (`train`). Strength is in
 units of the layer's mean residual norm, so that .3 means as much at one layer as at another. The first token is left out
 wherever activations are averaged or changed: models use it as a sink, whose norm dwarfs all others (Sun et al. 2024).
 

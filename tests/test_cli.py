@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -44,10 +45,28 @@ def test_fetch_model_to_a_folder_to_hand_round(offline_path, tmp_path, capsys):
     stick = tmp_path / "stick" / "model"
     assert main(["fetch-model", "--to", str(stick)]) == 0
     out = capsys.readouterr().out
-    assert f"SmolLM2-135M-Instruct is now in {stick}." in out and f"INTERP_MODEL={stick} uses it" in out
+    assert f"SmolLM2-135M-Instruct is now in {stick}." in out and f"fetch-model --from {stick}\n" in out
     assert offline.is_prepared(stick)
     assert main(["fetch-model", "--to", str(stick)]) == 0
     assert f"SmolLM2-135M-Instruct was already in {stick}." in capsys.readouterr().out
+
+
+def test_a_copy_is_taken_from_the_folder_that_was_handed_round(offline_path, empty_cache, tmp_path, capsys):
+    stick = Path(shutil.copytree(offline_path, tmp_path / "stick"))
+    assert main(["fetch-model", "--from", str(stick)]) == 0
+    assert f"is now in {offline.model_folder()}." in capsys.readouterr().out
+    assert offline.model_folder().is_relative_to(empty_cache) and offline.is_prepared()
+    shutil.rmtree(stick)
+    assert main(["fetch-model", "--from", str(stick)]) == 1
+    assert f"Error: {stick} doesn't hold the whole offline model" in capsys.readouterr().err
+    assert offline.is_prepared(), "what was there stays"
+
+
+def test_nothing_is_fetched_where_another_model_is_chosen(empty_cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("INTERP_MODEL", str(tmp_path))
+    assert main(["fetch-model"]) == 0
+    assert capsys.readouterr().out == f"INTERP_MODEL names a folder, {tmp_path}: nothing is fetched.\n"
+    assert not offline.is_prepared()
 
 
 def test_an_error_is_one_sentence(tmp_path, capsys):

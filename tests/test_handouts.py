@@ -16,7 +16,7 @@ from interp_helpers.anatomy import COMPONENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "handouts").glob("*.md"))
-ONE_PAGE = {"cheat-sheet", "pitfalls", "glossary", "resources"}
+ONE_PAGE = {"cheat-sheet", "pitfalls", "resources"}
 
 _spec = importlib.util.spec_from_file_location("handouts", ROOT / "tools" / "handouts.py")
 handouts = importlib.util.module_from_spec(_spec)
@@ -73,8 +73,15 @@ def test_papers_have_one_address_each_and_numbers_that_can_be():
     assert len(found) > 20
     for label, link in found:
         if "arxiv.org" in link:
-            assert link == f"https://arxiv.org/abs/{label}" and re.fullmatch(r"\d{4}\.\d{5}", label)
+            assert link == f"https://arxiv.org/abs/{label}" and re.fullmatch(r"\d{4}\.\d{4,5}", label)
     assert len({link for _, link in found}) >= len(found) - 1
+
+
+def test_every_paper_of_the_notebooks_is_in_the_resources():
+    cited = {
+        n for path in handouts.NOTEBOOKS for n in re.findall(r"arxiv\.org/abs/([\d.]+)\)", path.read_text("utf-8"))
+    }
+    assert len(cited) > 20 and cited - set(re.findall(r"arxiv\.org/abs/([\d.]+)\)", text("resources"))) == set()
 
 
 def test_the_glossary_is_in_order_and_says_each_term_once():

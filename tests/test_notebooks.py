@@ -184,13 +184,12 @@ def test_the_minutes_add_up(path):
             section = sections[heading] = [int(stated[1]) if stated else 0, 0]
         elif stated and section:
             section[1] += int(stated[1])
-    deeper = sections.pop("Go deeper")
+    deeper, quiz = sections.pop("Go deeper"), sections.pop("Quiz")[0]
     numbered = {heading: minutes for heading, minutes in sections.items() if re.match(r"\d+ · ", heading)}
     assert all(own for own, _ in numbered.values()), "every section says how long it takes"
     assert all(parts <= own for own, parts in numbered.values()), "an exercise is part of its section's minutes"
-    recap_and_quiz = core - sum(own for own, _ in numbered.values())
-    assert 3 <= recap_and_quiz <= 10
-    assert abs(deeper[1] - deeper[0]) <= 2, f"its parts make {deeper[1]} minutes"
+    assert core == sum(own for own, _ in numbered.values()) + quiz, "the sections, and the quiz with the recap"
+    assert deeper[1] == deeper[0], f"its parts make {deeper[1]} minutes"
     assert core + deeper[0] == everything
     assert core <= CORE and everything <= ALL
     row = next(

@@ -98,7 +98,7 @@ def test_conda_installs_what_make_lab_installs():
     assert re.search(r"- pip:\n\s+- -r requirements.txt\n", text)
     assert "-r requirements.txt" in (ROOT / "Makefile").read_text()
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert len(wanted) == 2 and re.fullmatch(r"torch==[\d.]+", wanted[0]) and wanted[1] == "-e .[lab]"
+    assert len(wanted) == 2 and re.fullmatch(r"torch==[\d.]+", wanted[0]) and wanted[1] == "-e .[lab,demo]"
 
 
 def test_the_oldest_versions_are_the_lower_ends_of_the_ranges():
