@@ -632,6 +632,7 @@ def test_a_quiz_in_plain_text(two_questions):
     assert "   b) Odd\n      ✓ Right: one is left over." in answered
     assert answered.endswith("1 of 2 right so far.")
     assert str(quiz("demo.quiz", "ab")).endswith("2 of 2 right. Done, go on.")
+    assert str(quiz("demo.quiz", "bb")).endswith("1 of 2 right this time; on record: 2 of 2 right. Done, go on.")
 
 
 def test_wrong_numbers_and_letters_are_explained(two_questions):

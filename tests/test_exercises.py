@@ -18,6 +18,9 @@ import pytest
 from exercise_harness import ROOT, Report, examine, survey, wrong_answers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from interp_helpers.course import registry
+from interp_helpers.course.predictions import letter
+
 sys.path.insert(0, str(ROOT / "tools"))
 
 import slides  # noqa: E402
@@ -56,6 +59,12 @@ def test_everything_registered_is_in_a_notebook():
     text = "\n".join(c.source for path in NOTEBOOKS for c in nbformat.read(path, as_version=4).cells)
     shown = set(re.findall(r"""^quiz\(\s*["']([^"']+)["']""", text, flags=re.MULTILINE))
     assert set().union(*(r.quizzes for r in reports)) == shown
+
+
+@pytest.mark.parametrize("quiz", registry.everything("quiz").values(), ids=lambda quiz: quiz.id)
+def test_no_letter_is_a_good_guess(quiz):
+    letters = ["".join(letter(i) for i, c in enumerate(q.choices) if c.right) for q in quiz.questions]
+    assert max(map(letters.count, letters)) <= 3 and len(set(letters)) > 2
 
 
 # -- the slides' figures, from the same run ---------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def _(answer, sweep, subject):
     require(
         got != 3,
         "in a small test table you found layer 3, which is one too late: its last token has the *largest* share there, and "
-        "overtakes the subject at layer 2 (counted from 0)",
+        "overtakes the subject at layer 2 (counted from 0); compare within each layer",
     )
     require(
         got != 1,
@@ -110,8 +110,8 @@ def _(answer, sweep, subject):
     )
     require(
         got == 1,
-        f"where the last token has 0.6, the subject 0.4 and 0.4, and a token after it 0.7, you found {got}, not layer 1: "
-        "compare with each token of the subject by itself, and with no other token",
+        f"where the last token has 0.6, the subject's two tokens 0.4 each, and a token after it 0.7, you found {got}, not layer 1: "
+        "compare the last token, at the same layer, with each token of the subject by itself, and with nothing else",
     )
     relative = torch.tensor([[0.0, 0.8, 0.1, 0.0, 0.6], [0.0, 0.2, 0.1, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0, 0.9]])
     got = ask(relative, range(1, 3))
@@ -120,8 +120,20 @@ def _(answer, sweep, subject):
         f"where the last token has 0.6, 0.3 and 0.9 and the subject's best 0.8, 0.2 and 0, you found {got}, not layer 1: compare "
         "the two with each other, not with a fixed number",
     )
+    back_and_forth = torch.tensor([[0.0, 0.9, 0.1, 0.0, 0.2], [0.0, 0.3, 0.1, 0.0, 0.4], [0.0, 0.5, 0.1, 0.0, 0.4]])
+    got = ask(torch.cat([back_and_forth, torch.tensor([[0.0, 0.1, 0.0, 0.0, 0.9]])]), range(1, 3))
+    require(
+        got == 1,
+        f"where the last token leads at layer 1, falls behind at layer 2 and leads again at layer 3, you found {got}: the *first* layer "
+        "was asked for",
+    )
     never = torch.tensor([[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.5]])
-    got = ask(never, range(1, 3))
+    try:
+        got = ask(never, range(1, 3))
+    except (IndexError, StopIteration, ValueError) as error:
+        raise NotYet(
+            f"where the last token never has a *larger* share your function raised {type(error).__name__} ({error}): return None there"
+        ) from None
     require(
         got is None, f"where the last token never has a *larger* share you found {got}, and `None` was to be returned"
     )
@@ -140,7 +152,7 @@ def _(answer, sweep, subject):
     minutes=6,
     hints=(
         "Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.",
-        "`metric(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).",
+        "`paris_over_rome(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).",
         "With patched, start and end, the share is `(patched - start) / (end - start)`; use `Site('block_output', layer, positions)`.",
     ),
 )
@@ -173,6 +185,7 @@ def _(answer, lm, base, source, metric, subject):
             f"{got:.2f} is the metric after the patch; as a share, 0 is the base run and 1 the source run",
         )
         require(not near(got, end - start), f"{got:.2f} is how far the metric moved; divide it by the whole way")
+        require(not near(got, 100), "100 is in per cent; return the share, from 0 to 1")
         require(
             not near(got, (end - start) / end) and not near(got, (end - start) / start),
             f"{got:.2f} is how far the metric moved, divided by one run's metric; the whole way leads from the base run's to "
@@ -205,7 +218,7 @@ def _(answer, lm, base, source, metric, subject):
             )
             raise NotYet(found)
     return (
-        "Every layer 'recovers' 100 % this way, the first as well as the last, so the number says nothing about layer 12. "
+        "Every layer 'recovers' 100 % this way, the first as well as the last, so the number says nothing about layer 6. "
         "A patch is evidence only if it leaves something of the base run in place."
     )
 
@@ -249,6 +262,11 @@ def _(answer, lm, base, source, metric, reference: Activations):
             f"{got:.3f} is how far the metric fell; divide it by the way from the source run's metric to the base run's",
         )
         require(
+            not near(got, -wanted * (clean - other)),
+            f"{got:.3f} is how the metric changed, undivided: a loss counts as positive, as a share of the way to the base run's",
+        )
+        require(not near(got, 100 * wanted), f"{got:.3f} is in per cent; return the share, {wanted:.3f}")
+        require(
             not near(got, wanted * (clean - other) / clean),
             "you divided by the source run's own metric; the way ends at the base run's, not at 0",
         )
@@ -275,6 +293,11 @@ def _(answer, lm, base, source, metric, reference: Activations):
                 f"at layer {layer} the ablation *helps* the source's answer: the share lost is {wanted:.3f}, and you found "
                 f"{got:.3f}",
             )
+            require(
+                wanted > 0 or not near(got, 0),
+                f"at layer {layer} the ablation *helps* the source's answer: a gain counts as negative, {wanted:.3f}, and you cut it "
+                "off at 0",
+            )
             raise NotYet("it fits at one layer and not at others: does your site use `layer`?")
     return "Compare it with the share that the same attention output was sufficient to move: the two questions have different answers."
 
@@ -287,7 +310,7 @@ def _(answer, lm, base, source, metric, reference: Activations):
     minutes=12,
     hints=(
         "A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.",
-        "`run = record(lm, base, 'block_output', grad=True)` keeps the graph, and `run['block_output', layer]` is one activation; `torch.autograd.grad(metric(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
+        "`run = record(lm, base, 'block_output', grad=True)` keeps the graph, and `run['block_output', layer]` is one activation; `torch.autograd.grad(paris_over_rome(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
         "For one layer: `((source_h - base_h) * gradient).sum(-1)[0]` has one number a token. Stack the layers.",
     ),
 )

@@ -20,10 +20,6 @@ Quiz(
     ),
     Question(
         "Patching the subject's last token at layer 10 moves 90 % of the logit difference. Which sentence is safe?",
-        right(
-            "In this pair, that site's content is enough to move most of the answer",
-            "That is what denoising shows: sufficiency, relative to this base and source.",
-        ),
         wrong(
             "Layer 10 stores the fact",
             "The same number comes out at the layers before and after it: the stream carries it past layer 10. Carrying is not storing.",
@@ -31,6 +27,10 @@ Quiz(
         wrong(
             "Without that site the model could not answer",
             "That is necessity, another experiment (noising); and backups may exist.",
+        ),
+        right(
+            "In this pair, that site's content is enough to move most of the answer",
+            "That is what denoising shows: sufficiency, relative to this base and source.",
         ),
     ),
     Question(
@@ -59,13 +59,13 @@ Quiz(
             "The gradient was computed with the wrong batch size",
             "The method uses a single pair, and the same gradients were good at later layers.",
         ),
-        right(
-            "The model isn't linear between the two runs there",
-            "One gradient is a straight line; the farther source and base are apart, and the more blocks lie above, the worse it fits.",
-        ),
         wrong(
             "Early layers can't be patched",
             "Patching them for real gave a clear effect; it is the estimate that failed.",
+        ),
+        right(
+            "The model isn't linear between the two runs there",
+            "One gradient is a straight line; the farther source and base are apart, and the more blocks lie above, the worse it fits.",
         ),
     ),
 )

@@ -6,6 +6,7 @@ The checks compute what is right on whatever model the learner runs, from what t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..edits import add, replace
 from ..hooks import intervene, record
 from ..sites import Site
-from .exercises import exercise, require, require_attempted, require_number
+from .exercises import NotYet, exercise, require, require_attempted, require_number
 from .registry import notebook
 from .render import short
 
@@ -66,13 +67,19 @@ def _(answer, lm, prompt, span, metric, draws):
         if like(truth):
             continue
         where = f"at layer {layer}, position {position}"
+        if like(0) and all(abs(require_number(answer(*site))) < 2e-3 * scale for site in sites):
+            raise NotYet(
+                "nothing comes back anywhere: are both edits made in the same `intervene`, and was the clean activation recorded "
+                "*outside* of it?"
+            )
         for other, because in (
             (restored.mean(), "that is the probability after restoring; the corrupted run's has to be subtracted"),
             (-truth, "the sign is turned: restored minus corrupted, so that what comes back is positive"),
             (p_clean - restored.mean(), "that is what is still *missing*, clean minus restored"),
             (
                 p_clean - corrupted.mean(),
-                "that is the *total* effect, clean minus corrupted; the site plays no part in it",
+                "that is the *total* effect, clean minus corrupted; the site plays no part in it. Does your `Site` use `position`, and "
+                "is the restored run corrupted, too?",
             ),
             ((restored - corrupted).sum(), "the effects are summed over the draws, and their mean is asked for"),
             ((restored - corrupted)[0], "that is the effect for the first draw only: average over all of `draws`"),
@@ -163,6 +170,7 @@ def _(answer):
     for target, width, n in ((0, 10, 30), (7, 4, 12), (11, 5, 12), (3, 1, 6), (2, 3, 3)):
         found = require_attempted(answer(target, width, n))
         require(found is not None, "your function returned None: is there a `return`?")
+        require(isinstance(found, Iterable), f"a list of centres was expected, and {short(found)} came back")
         got = [int(L) for L in found]
         first = lambda L, width=width: L - width // 2  # noqa: E731
         truth = [L for L in range(n) if max(0, first(L)) <= target < min(n, first(L) + width)]
@@ -189,7 +197,7 @@ def _(answer):
             False,
             f"{said}: {wrong}, since its window is layers {max(0, first(L))} to {min(n, first(L) + width) - 1}",
         )
-    return "Half of the early window's centres restore the same first layers."
+    return "So the windows of ten centred at layers 0 to 5 all restore layer 0."
 
 
 @exercise(

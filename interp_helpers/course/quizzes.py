@@ -124,6 +124,15 @@ class QuizView:
         self._widget = self._widget or _form(self.quiz)
         return self._widget
 
+    @property
+    def result(self) -> str:
+        """The quiz's result, and that of the answers shown where these are fewer."""
+        chosen = zip(self.quiz.questions, self.answers, strict=True)
+        here = sum(bool(c and c.right) for c in (question.choice(answer) for question, answer in chosen))
+        if here == self.quiz.score():
+            return self.quiz.result
+        return f"{here} of {len(self.answers)} right this time; on record: {self.quiz.result}"
+
     def _repr_mimebundle_(self, include=None, exclude=None):
         body = ""
         for n, question in enumerate(self.quiz.questions):
@@ -131,7 +140,7 @@ class QuizView:
             for i, choice in enumerate(question.choices):
                 chosen = self.answers[n] == letter(i)
                 body += folded(f"{letter(i)}) {choice.text}", prose(choice.feedback), opened=chosen)
-        body += paragraph(self.trouble) + paragraph(self.quiz.result)
+        body += paragraph(self.trouble) + paragraph(self.result)
         html = frame("info", "?", self.quiz.title, body, "open a choice to see whether it is right, and why")
         return mimebundle(lambda: self.widget, html, repr(self))
 
@@ -144,7 +153,7 @@ class QuizView:
                 if self.answers[n] == letter(i):
                     lines.append(f"      {choice.feedback}")
         letters = ", ".join('"a"' for _ in self.quiz.questions)
-        lines += ["", self.trouble, self.quiz.result or f'To answer: quiz("{self.quiz.id}", answers=[{letters}])']
+        lines += ["", self.trouble, self.result or f'To answer: quiz("{self.quiz.id}", answers=[{letters}])']
         return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 

@@ -80,6 +80,8 @@ def _(answer):
         require(
             not _near(got, (source - base) @ q @ q.T), "that is the change; the base, to which it is added, is missing"
         )
+        one = base + ((source - base) @ q[:, :1]) @ q[:, :1].T
+        require(not _near(got, one), f"you exchanged along the first column of the basis only, and it has {rank}")
         raise NotYet(
             f"for {n} activations of {d} dimensions and a subspace of {rank} your result is another: is it b + (s − b) Q Qᵀ?"
         )
@@ -181,7 +183,10 @@ def _(answer):
             not _near(got, (source @ q) * g + (g @ q) * source),
             "you differentiated b + (s·q) q; what is exchanged is the *difference*, s − b",
         )
-        require(not _near(got, 2 * first), "you doubled one term; the two terms are different vectors")
+        require(
+            not _near(got, 2 * first) and not _near(got, 2 * second),
+            "you doubled one term; the two terms are different vectors",
+        )
         raise NotYet(
             "autograd finds another gradient for random vectors: is every q in h = b + ((s − b)·q) q accounted for?"
         )

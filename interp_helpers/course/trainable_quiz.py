@@ -66,7 +66,7 @@ Quiz(
         "A subspace of an MLP's activation, exchanged, moves the answer; exchanging all of that activation does not. Your reading?",
         wrong(
             "The subspace isolates the variable, and the rest of the activation hides it",
-            "Possible in principle, but the rest would have to undo it exactly. Decompose the subspace before believing it.",
+            "In part it may: other directions can pull the other way. But decompose the subspace before believing that it is all.",
         ),
         wrong(
             "A bug: a part cannot do more than the whole",
@@ -74,7 +74,7 @@ Quiz(
         ),
         right(
             "Suspicion: part of it may be unread, driving a path that is dormant otherwise",
-            "Makelov et al. 2023. Exchange its read part and its unread part alone; if neither works, it is that.",
+            "Makelov et al. 2023. Exchange its read part and its unread part, each alone: if the unread part does nothing by itself and the subspace needs it all the same, it is that.",
         ),
     ),
 )

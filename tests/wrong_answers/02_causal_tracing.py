@@ -46,6 +46,7 @@ WRONG = {
         (effect(first="draws / 3", second="draws / 3"), "Noise on the subject's tokens only"),
         (effect(site='"block_input", layer, position', clean='record(lm, prompt, "block_input")'), "what *enters*"),
         (effect(site='"block_output", layer, -1'), "you found"),
+        (effect("(restored - restored).mean().item()"), "nothing comes back anywhere"),
         (effect("restored - corrupted"), "one number was expected"),
         (effect("None"), "is there a `return`"),
         ("indirect_effect = 0.3", "the answer is your function"),
@@ -78,6 +79,7 @@ WRONG = {
             "another order",
         ),
         (centres("list(range(n_layers))"), "doesn't belong"),
+        (centres("target + width // 2"), "a list of centres was expected"),
         (centres("[0] + [L for L in range(n_layers)]"), "listed twice"),
     ],
     "tracing.rank-one": [

@@ -40,6 +40,7 @@ WRONG = {
         (swap("difference @ basis.T"), "the base, to which it is added, is missing"),
         (swap("difference"), "a tensor of shape (5, 3) came back, and (5, 12) was expected"),
         (swap("base + difference.mean() * basis.sum(1)"), "is it b + (s − b) Q Qᵀ?"),
+        (swap("base + difference[:, :1] @ basis[:, :1].T"), "along the first column of the basis only"),
         (swap("base.add_(difference @ basis.T)"), "your function changed the tensors that it was given"),
         (swap("base + difference @ basis"), "your code raised RuntimeError"),
         (swap("print(base + difference @ basis.T)"), "is there a `return`?"),
@@ -61,6 +62,7 @@ WRONG = {
         (gradient("(difference @ q) * g"), "you took the number (s − b)·q as fixed"),
         (gradient("(g @ q) * difference"), "you took the vector q as fixed"),
         (gradient("2 * (difference @ q) * g"), "you doubled one term"),
+        (gradient("2 * (g @ q) * difference"), "you doubled one term", "whichever of the two it is"),
         (gradient("-((difference @ q) * g + (g @ q) * difference)"), "the sign is turned round"),
         (gradient("(source @ q) * g + (g @ q) * source"), "what is exchanged is the *difference*"),
         (
