@@ -62,7 +62,7 @@ figures: $(VENV)/ready ## Draw the slides' figures that are out of date, by runn
 site: $(VENV)/ready ## Put executed notebooks, handouts, slides and the library's pages together as a site in build/site
 	@$(VENV)/bin/python -m interp_helpers fetch-model
 	$(VENV)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[site]"
-	TQDM_DISABLE=1 $(VENV)/bin/python tools/website.py
+	INTERP_MODEL=$${INTERP_MODEL:-offline} TQDM_DISABLE=1 $(VENV)/bin/python tools/website.py
 
 format: $(TEST_VENV)/ready ## Format the code, and strip the notebooks' outputs
 	$(TEST_VENV)/bin/ruff check --fix-only -q . && $(TEST_VENV)/bin/ruff format -q .

@@ -33,6 +33,7 @@ def write(folder: Path, name: str, *cells: str) -> None:
 
 def test_pages_have_outputs_and_slow_cells_are_named(tool, tmp_path, capsys):
     write(tmp_path, "one", "print('Model: a small one.')", "import time; time.sleep(1.5); 6 * 7")
+    write(tmp_path, "two", "1")
     assert tool.main(["--keep"]) == 0
     page = (tool.OUT / "one.html").read_text(encoding="utf-8")
     assert "Model: a small one." in page and "42" in page
@@ -47,8 +48,18 @@ def test_only_the_named_ones_run_and_the_table_stays(tool, tmp_path, capsys):
     write(tmp_path, "two", "2")
     assert tool.main(["two"]) == 0
     assert [path.name for path in tool.OUT.glob("*.html")] == ["two.html"]
-    assert not (tmp_path / "handouts" / "timings.md").exists()
+    assert not (tmp_path / "handouts" / "timings.md").exists() and not (tool.OUT / "timings.md").exists()
     assert tool.main(["three"]) == 1 and "three" in capsys.readouterr().err
+
+
+def test_a_model_that_stands_in_for_another_is_named(tool, tmp_path):
+    write(
+        tmp_path,
+        "one",
+        "import sys; print('gpt2 is out of reach, so this is the offline model S (3 blocks) on cpu. Go on.', file=sys.stderr)",
+    )
+    assert tool.main([]) == 0
+    assert "Model: S (3 blocks) on cpu;" in (tool.OUT / "timings.md").read_text(encoding="utf-8")
 
 
 def test_a_cell_that_raises_stops_it(tool, tmp_path):

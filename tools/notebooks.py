@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 import tempfile
 from datetime import date, datetime
@@ -58,7 +59,7 @@ def table(rows: list[str], model: str) -> str:
         [
             "# Timings",
             "",
-            f"Seconds that the cells of each notebook take, from top to bottom, untouched. {model}; {os.cpu_count()} cores of "
+            f"Seconds that the cells of each notebook take, from top to bottom, untouched. Model: {model}; {os.cpu_count()} cores of "
             f"{platform.machine()}, no GPU, Python {platform.python_version()}; {date.today():%B %Y}. `make notebooks` measures yours.",
             "",
             f"| notebook | seconds | cells of {LONG} seconds and more |",
@@ -92,16 +93,14 @@ def main(arguments: list[str]) -> int:
         html, _ = exporter.from_notebook_node(nb, {"metadata": {"name": path.stem}})
         (OUT / f"{path.stem}.html").write_text(html, encoding="utf-8")
         nbformat.write(nb, OUT / path.name)
-        said = [
-            o.text for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs if o.get("name") == "stdout"
-        ]
-        model = next(
-            (line.strip() for text in said for line in text.splitlines() if line.startswith("Model: ")), ""
-        ).rstrip(".")
+        said = "".join(o.get("text", "") for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs)
+        found = re.search(r"(?:^Model: |this is the offline model )(.+?)\.(?: |$)", said, re.MULTILINE)
+        model = found[1] if found else model
         rows.append(row(path.stem, nb))
         print(rows[-1], flush=True)
     page = table(rows, model)
-    (OUT / "timings.md").write_text(page, encoding="utf-8")
+    if not options.names:
+        (OUT / "timings.md").write_text(page, encoding="utf-8")
     if options.keep:
         (ROOT / "handouts" / "timings.md").write_text(page, encoding="utf-8")
     print(f"{len(paths)} notebooks as HTML in {OUT}")
