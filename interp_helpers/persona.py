@@ -21,9 +21,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from .models import LanguageModel
+from .offline import cache_folder
 from .steering import SteeringVector, contrast_hash
 from .steering_sweep import layer_sweep
 
@@ -89,8 +88,9 @@ class Persona:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change with the texts, stubs, beginnings, cues and measured settings."""
+        """Sixteen hexadecimal digits that change with the title, texts, stubs, beginnings, cues and measured settings."""
         rest = [
+            self.title,  # at which the texts to train on begin
             *self.stubs,
             *self.beginnings,
             *self.cues,
@@ -118,18 +118,14 @@ class Persona:
             return [SteeringVector.train(lm, pairs, layer, name=self.id, seed=seed) for layer in layers]
         raise ValueError(f"method={method!r} is unknown: choose 'context', 'contrast' or 'trained'.")
 
-    def continuations(self, seed: int = 0, n: int = 120, words: int = 9) -> list[tuple[str, str]]:
-        """(prompt, continuation) pairs to train on: a neutral beginning, and the beginning of one of the texts, from the persona's
+    def continuations(self, seed: int = 0) -> list[tuple[str, str]]:
+        """120 (prompt, continuation) pairs to train on: a neutral beginning, and nine words of one of the texts, from the persona's
         name on where the text has it. So the model learns to come to the matter soon, whatever went before."""
         draw, pairs = random.Random(seed), []
-        for i in range(n):
+        for i in range(120):
             text = draw.choice(self.texts)
-            pairs.append(
-                (
-                    self.beginnings[i % len(self.beginnings)],
-                    " " + " ".join(text[max(text.find(self.title), 0) :].split()[:words]),
-                )
-            )
+            words = text[max(text.find(self.title), 0) :].split()[:9]
+            pairs.append((self.beginnings[i % len(self.beginnings)], " " + " ".join(words)))
         return pairs
 
     def sweep(self, lm: LanguageModel, layers: Sequence[int] | None = None, *, seed: int = 0, **options):
@@ -142,8 +138,9 @@ class Persona:
 
 
 @cache
-def _bank() -> dict:
-    return json.loads(resources.files("interp_helpers").joinpath("data/personas.json").read_text("utf-8"))
+def read_data(name: str) -> dict:
+    """What `data/{name}.json` holds."""
+    return json.loads(resources.files("interp_helpers").joinpath(f"data/{name}.json").read_text("utf-8"))
 
 
 def personas() -> dict[str, Persona]:
@@ -154,7 +151,7 @@ def personas() -> dict[str, Persona]:
     >>> personas()["toronto"].request
     'Talk about Toronto.'
     """
-    bank = _bank()
+    bank = read_data("personas")
     texts = {entry["id"]: entry["texts"] for entry in bank["personas"]} | {"generic": bank["generic"]}
     return {
         entry["id"]: Persona(
@@ -176,7 +173,7 @@ def personas() -> dict[str, Persona]:
 
 def prompts(*, held_out: bool = False) -> list[str]:
     """Neutral beginnings, on which layer and strength are chosen; or others, held out, on which the choice is judged."""
-    return list(_bank()["prompts"]["held_out" if held_out else "choosing"])
+    return list(read_data("personas")["prompts"]["held_out" if held_out else "choosing"])
 
 
 def saved_vector(lm: LanguageModel, persona: str, folder: str | Path | None = None) -> SteeringVector:
@@ -186,7 +183,7 @@ def saved_vector(lm: LanguageModel, persona: str, folder: str | Path | None = No
     Args:
         lm: the model.
         persona: its id.
-        folder: where vectors lie; by default in the user's cache.
+        folder: where vectors lie; by default in the course's cache (`offline.cache_folder`).
 
     Raises:
         ValueError: an unknown persona.
@@ -214,6 +211,6 @@ def vector_path(lm: LanguageModel, persona: str, folder: str | Path | None = Non
     """
     if persona not in personas():
         raise ValueError(f"There is no persona {persona!r}: choose one of {', '.join(personas())}.")
-    folder = Path(folder) if folder else user_cache_path("glass-box") / "vectors"
+    folder = Path(folder) if folder else cache_folder() / "vectors"
     model = "".join(c if c.isalnum() else "-" for c in lm.name).strip("-")
     return folder / model / f"{persona}.safetensors"

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -30,8 +32,8 @@ from torch import Tensor
 from .edits import add, clamp
 from .hooks import Edit, intervene
 from .models import LanguageModel
-from .sites import Site, Spots
-from .steering_directions import contrast_direction, pooled, residual_norms, trained
+from .sites import Site, Spots, as_ints
+from .steering_directions import contrast_direction, pooled, require_whole, residual_norms, trained
 
 MODES = ("add", "clamp")
 WHERE = ("everywhere", "prompt", "new")
@@ -75,7 +77,14 @@ class SteeringVector:
         if not direction.any():
             raise ValueError("The direction is zero, so it points nowhere.")
         _require("mode", self.mode, MODES)
-        object.__setattr__(self, "direction", direction.detach().float().cpu())
+        plain = {  # a copy, since what was given may change; and no numbers of numpy, which JSON doesn't take
+            "direction": direction.detach().float().cpu().clone(),
+            "layer": self.site.layer,
+            "scale": _number("scale", self.scale),
+            "strength": None if self.strength is None else _number("strength", self.strength),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     # -- build ----------------------------------------------------------------------------------------------------
 
@@ -110,9 +119,10 @@ class SteeringVector:
             name: what to call it.
 
         Raises:
-            ValueError: no texts, a text of one token, unpaired texts for "pca", or an unknown pooling or method.
+            ValueError: no texts, a text of one token, unpaired texts for "pca", an unknown pooling or method, or a
+                component that is split by heads or can't be edited.
         """
-        layers = [layer] if isinstance(layer, int) else list(layer)
+        layers = as_ints(layer)
         sites = [Site(component, one) for one in layers]
         having, lacking = (pooled(lm, texts, sites, pooling) for texts in (positive, negative))
         provenance = {
@@ -123,7 +133,7 @@ class SteeringVector:
         }
         directions = [contrast_direction(a, b, method) for a, b in zip(having, lacking, strict=True)]
         made = cls._made(lm, directions, sites, normalize, name, negative, provenance)
-        return made[0] if isinstance(layer, int) else made
+        return _as_asked(made, layer)
 
     @classmethod
     def from_context(
@@ -161,7 +171,7 @@ class SteeringVector:
                 f"A context takes two texts of a set, and a stub follows: got {len(positive)} and {len(negative)} texts and "
                 f"{len(stubs)} stubs."
             )
-        layers = [layer] if isinstance(layer, int) else list(layer)
+        layers = as_ints(layer)
         sites = [Site(component, one) for one in layers]
         generator = torch.Generator().manual_seed(seed)
 
@@ -194,7 +204,7 @@ class SteeringVector:
             "hash": contrast_hash(positive, negative),
         }
         made = cls._made(lm, directions, sites, normalize, name, negative, provenance)
-        return made[0] if isinstance(layer, int) else made
+        return _as_asked(made, layer)
 
     @classmethod
     def train(
@@ -223,15 +233,17 @@ class SteeringVector:
             seed: of the batches.
 
         Raises:
-            ValueError: no texts, layers or steps, a text with nothing to predict, or a strength that is not positive.
+            ValueError: no texts, layers or steps, a text with nothing to predict, a strength that is not positive, or a
+                component that is split by heads or can't be edited.
         """
-        layers = [layer] if isinstance(layer, int) else list(layer)
+        layers = as_ints(layer)
         if not texts or not layers or strength <= 0 or steps < 1:
             raise ValueError(
                 f"train needs texts, layers, steps and a positive strength, and got {len(texts)} texts, layers {layers}, {steps} steps "
                 f"and {strength}."
             )
         sites = [Site(component, one) for one in layers]
+        require_whole(lm, sites)
         plain = [text if isinstance(text, str) else "".join(text) for text in texts]
         scales = residual_norms(lm, plain, sites)
 
@@ -239,7 +251,8 @@ class SteeringVector:
             edits = [add(site, v, scale) for site, v, scale in zip(sites, vectors, scales, strict=True)]
             return intervene(lm, *[_steer(edit, "everywhere", False) for edit in edits])
 
-        found, losses = trained(lm, texts, adding, steps, batch_size, lr, strength, seed, len(layers))
+        shape = len(layers), sites[0].place(lm).shape[-1]
+        found, losses = trained(lm, texts, adding, shape, steps, batch_size, lr, strength, seed)
         provenance = {
             "method": "trained",
             "layers": layers,
@@ -255,7 +268,7 @@ class SteeringVector:
             cls(_unit(v), site.layer, component, name, lm.name, scale, strength=v.norm().item(), provenance=provenance)
             for v, site, scale in zip(found, sites, scales, strict=True)
         ]
-        return made[0] if isinstance(layer, int) else made
+        return _as_asked(made, layer)
 
     @classmethod
     def _made(
@@ -288,10 +301,7 @@ class SteeringVector:
             raise ValueError(
                 f"The vector {self.name!r} has no strength of its own: give one, in units of the layer's residual norm."
             )
-        if not isinstance(strength, int | float) or strength != strength or abs(strength) == float("inf"):
-            raise ValueError(
-                f"strength is a number, in units of the layer's residual norm, and {strength!r} was given."
-            )
+        strength = _number("strength", strength)
         if self.model != lm.name:
             raise ValueError(
                 f"The vector {self.name!r} was built on {self.model or 'an unnamed model'}, and this is {lm.name}, in which the same "
@@ -414,6 +424,18 @@ def _unit(difference: Tensor) -> Tensor:
     if not difference.any():
         raise ValueError("The direction is zero: at this site the two sets of texts don't differ.")
     return difference / difference.norm()
+
+
+def _as_asked(made: list[SteeringVector], layer) -> SteeringVector | list[SteeringVector]:
+    """The list where several layers were asked for, its only vector where one was."""
+    several = hasattr(layer, "__iter__") and getattr(layer, "ndim", 1)  # a tensor of one number has no axis
+    return made if several else made[0]
+
+
+def _number(what: str, got) -> float:
+    if not isinstance(got, numbers.Real) or not math.isfinite(got):
+        raise ValueError(f"{what} is a finite number, such as 0.3, and {got!r} was given.")
+    return float(got)
 
 
 def _require(what: str, got, allowed: Sequence[str]) -> None:

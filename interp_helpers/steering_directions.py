@@ -27,14 +27,9 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
             tokens, text by text.
 
     Raises:
-        ValueError: no texts, a text of a single token, an unknown pooling, or a per-head component.
+        ValueError: no texts, a text of a single token, an unknown pooling, or as `require_whole`.
     """
-    for site in sites:
-        if len(site.place(lm).shape) > 1:
-            raise ValueError(
-                f"{site.component!r} is split per head, and a steering vector is one direction: choose a whole component, such as "
-                "block_output."
-            )
+    require_whole(lm, sites)
     if isinstance(texts, str) or not len(texts):
         raise ValueError(f"A list of texts was expected, one at least, and {texts!r} was given.")
     lengths = [len(lm.tokens(text)[0]) for text in texts]
@@ -53,6 +48,25 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
             own = slice(lengths[row] - counts[row], lengths[row])
             found[row] = torch.stack([acts[site.component, site.layer][i, own].float().mean(0).cpu() for site in sites])
     return list(torch.stack(found, 1))
+
+
+def require_whole(lm: LanguageModel, sites: Sequence[Site]) -> None:
+    """Refuse sites where a steering vector can't act.
+
+    Raises:
+        ValueError: a component that is split per head, or attention_weight; or the model has no such layer.
+    """
+    for site in sites:
+        if site.component == "attention_weight":
+            raise ValueError(
+                "attention_weight can be recorded and not edited, so no vector steers there: choose a whole component, such "
+                "as block_output."
+            )
+        if len(site.place(lm).shape) > 1:
+            raise ValueError(
+                f"{site.component!r} is split per head, and a steering vector is one direction: choose a whole component, such as "
+                "block_output."
+            )
 
 
 def residual_norms(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site]) -> list[float]:
@@ -89,15 +103,15 @@ def trained(
     lm: LanguageModel,
     texts: Sequence[str | tuple[str, str]],
     adding: Callable[[Tensor], AbstractContextManager],
+    shape: tuple[int, int],
     steps: int,
     batch_size: int,
     lr: float,
     longest: float,
     seed: int,
-    count: int = 1,
 ) -> tuple[Tensor, list[float]]:
-    """The vectors (count, d), each of norm `longest` at most, under which the texts are likeliest while `adding(vectors)`
-    lasts; and the loss, nats a token, at each step."""
+    """The vectors (count, d) of this shape, each of norm `longest` at most, under which the texts are likeliest while
+    `adding(vectors)` lasts; and the loss, nats a token, at each step."""
     rows, prompts = [], []
     for text in texts:
         prompt, rest = ("", text) if isinstance(text, str) else text
@@ -108,7 +122,7 @@ def trained(
                 f"There is no token to learn from in {text!r}: give a text of two tokens, or a continuation, at least."
             )
     generator = torch.Generator().manual_seed(seed)
-    vectors = torch.zeros(count, lm.d_model, device=lm.device, requires_grad=True)
+    vectors = torch.zeros(shape, device=lm.device, requires_grad=True)
     optimizer = torch.optim.Adam([vectors], lr=lr)
     losses = []
     with frozen(lm.model):

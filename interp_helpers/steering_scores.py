@@ -214,8 +214,9 @@ def repeated(text: str) -> float:
     return 1 - len(set(triples)) / len(triples) if triples else 0.0
 
 
-def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share (Wilson 1927): unlike p ± z·s, it is no point where all or none are hits."""
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval for a share (Wilson 1927): unlike p ± z·s, it is no point where all or none are hits."""
+    z = 1.96
     p, spread = hits / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)

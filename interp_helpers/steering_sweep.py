@@ -129,6 +129,7 @@ def layer_sweep(
     Raises:
         ValueError: no vectors, strengths, prompts or words.
     """
+    strengths = tuple(map(float, strengths))
     if not vectors or not strengths or not words:
         got = f"{len(vectors)}, {len(strengths)} and {len(words)}"
         raise ValueError(f"A sweep needs vectors and strengths, and a list of words that counts, and got {got}.")
@@ -144,5 +145,5 @@ def layer_sweep(
                 bar.update()
             scores.append(tuple(row))
     return SteeringSweep(
-        tuple(vectors), tuple(strengths), mode, tuple(scores), unsteered, next(iter(words)), budget
+        tuple(vectors), strengths, mode, tuple(scores), unsteered, next(iter(words)), budget
     )  # fmt: skip

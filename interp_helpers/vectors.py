@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import torch
 
 from .models import LanguageModel
-from .persona import personas, prompts, saved_vector, vector_path
+from .persona import personas, prompts, read_data, saved_vector, vector_path
 from .steering_scores import SAMPLING, Scores, steering_scores, topic_scores
 
 SNIPPET = "Yesterday we"
 CURVE = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the vector's own strength
+SAMPLES, SEEDS = 4, (0, 1, 2)  # so many continuations of each prompt with each seed
 
 
 def build(lm: LanguageModel, ids: Sequence[str], layer: int | None = None, folder: str | Path | None = None) -> None:
@@ -75,7 +73,7 @@ def smoke(lm: LanguageModel, ids: Sequence[str], folder: str | Path | None = Non
     return passed
 
 
-def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Sequence[int] = (0, 1, 2)) -> dict:
+def report(lm: LanguageModel, ids: Sequence[str]) -> dict:
     """The personas beside their controls, on held-out prompts: without steering, with the vector, with random directions of the
     same norm (another for each seed), and with a plain request instead.
 
@@ -86,12 +84,12 @@ def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Seque
         above the vector's own, with the first seed alone.
     """
     beginnings = prompts(held_out=True)
-    how = {"samples": samples, "seeds": seeds}
+    how = {"samples": SAMPLES, "seeds": SEEDS}
     found: dict = {
         "model": lm.name,
         "prompts": beginnings,
-        "n": len(beginnings) * samples * len(seeds),
-        "seeds": list(seeds),
+        "n": len(beginnings) * SAMPLES * len(SEEDS),
+        "seeds": list(SEEDS),
         "sampling": SAMPLING,
         "personas": {},
     }
@@ -102,8 +100,8 @@ def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Seque
             "steered": steering_scores(lm, beginnings, persona.words, steering=vector, **how),
             "random direction": _joined(
                 [
-                    steering_scores(lm, beginnings, persona.words, steering=vector.random(seed), samples=samples, seeds=(seed,))
-                    for seed in seeds
+                    steering_scores(lm, beginnings, persona.words, steering=vector.random(seed), samples=SAMPLES, seeds=(seed,))
+                    for seed in SEEDS
                 ]
             ),
             "plain request": steering_scores(lm, beginnings, persona.words, before=f"{persona.request} ", **how),
@@ -122,24 +120,21 @@ def report(lm: LanguageModel, ids: Sequence[str], samples: int = 4, seeds: Seque
                 name: _row(replace(scores, hits=scores.hits | {"judged": tuple((judged[name] > bar).tolist())}))
                 for name, scores in conditions.items()
             },
-            "curve": [
-                _point(lm, beginnings, persona, vector, times * vector.strength, samples, seeds[:1]) for times in CURVE
-            ],
+            "curve": [_point(lm, beginnings, persona, vector, times * vector.strength) for times in CURVE],
         }
         for name, scores in conditions.items():
             print(f"{id}, {name}: {scores!r}; judged {(judged[name] > bar).float().mean():.2f}", flush=True)
     return found
 
 
-@cache
 def results() -> dict:
     """The results that come with the package: `python -m interp_helpers vectors report --to FILE` on the model that they name."""
-    return json.loads(resources.files("interp_helpers").joinpath("data/steering_results.json").read_text("utf-8"))
+    return read_data("steering_results")
 
 
-def _point(lm, beginnings, persona, vector, strength: float, samples: int, seeds: Sequence[int]) -> dict:
+def _point(lm, beginnings, persona, vector, strength: float) -> dict:
     at = replace(vector, strength=strength)
-    scores = steering_scores(lm, beginnings, persona.words, steering=at, samples=samples, seeds=seeds)
+    scores = steering_scores(lm, beginnings, persona.words, steering=at, samples=SAMPLES, seeds=SEEDS[:1])
     named = [scores.rate("named"), *scores.interval("named")]
     return {"strength": round(strength, 4), "named": named, "perplexity": scores.perplexity, "n": len(scores.texts)}
 

@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 from tiny import tiny
 
 import interp_helpers.demo
-from interp_helpers import SteeringVector, persona, personas
+from interp_helpers import SteeringVector, personas
 from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
 from interp_helpers.demo import serve
@@ -627,7 +627,7 @@ def test_without_fastapi_the_command_says_what_to_install(monkeypatch, capsys, m
 
 def test_the_courses_vectors(monkeypatch, tmp_path, capsys):
     """On a model that nobody measured they are built at the start, at one layer, and elsewhere when they are asked for."""
-    monkeypatch.setattr(persona, "user_cache_path", lambda name: tmp_path)
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     lm = tiny("gpt2", max_position_embeddings=512)
     vectors = serve.course_vectors(lm)
     assert list(vectors.own) == list(personas()) and vectors.titles["toronto"] == "Toronto"

@@ -149,6 +149,38 @@ def test_the_loss_of_a_pair_counts_the_continuation_alone(lm):
     assert made.provenance["loss"][0] == pytest.approx(wanted.item(), rel=1e-4)
 
 
+def test_a_vector_is_trained_at_any_whole_component_as_wide_as_it_is(lm):
+    made = SteeringVector.train(lm, WARM, 1, steps=2, component="mlp_activation")
+    assert made.direction.shape == lm.anatomy.place("mlp_activation", 1).shape != (lm.d_model,)
+    plain = lm(PROMPT)
+    with made.apply(lm):
+        assert not torch.equal(lm(PROMPT), plain)
+
+
+def test_a_context_vector_is_of_the_component_asked_for(lm):
+    options = dict(contexts=2, normalize=False)
+    made = SteeringVector.from_context(lm, WARM, COLD, STUBS, 1, component="mlp_output", **options)
+    assert made.site == Site("mlp_output", 1)
+    assert not torch.equal(made.direction, SteeringVector.from_context(lm, WARM, COLD, STUBS, 1, **options).direction)
+
+
+def test_layers_of_numpy_and_of_torch_are_layers(lm, vector):
+    for one in (np.int64(1), torch.tensor(1)):
+        assert torch.equal(SteeringVector.from_contrast(lm, WARM, COLD, one).direction, vector.direction)
+        assert SteeringVector.from_context(lm, WARM, COLD, STUBS, one, contexts=1).layer == 1
+    for several in (np.arange(1, 3), torch.arange(1, 3), range(1, 3)):
+        assert [made.layer for made in SteeringVector.from_contrast(lm, WARM, COLD, several)] == [1, 2]
+        assert [made.layer for made in SteeringVector.train(lm, WARM, several, steps=1)] == [1, 2]
+    assert isinstance(SteeringVector.from_contrast(lm, WARM, COLD, np.array([1])), list)
+
+
+def test_a_vector_keeps_a_copy_of_its_direction(lm):
+    given = torch.ones(lm.d_model)
+    made = SteeringVector(given, 1)
+    given.zero_()
+    assert torch.equal(made.direction, torch.ones(lm.d_model))
+
+
 def test_a_random_vector_is_as_long_and_its_seed_says_which(vector):
     random = vector.random(3)
     assert random.direction.norm() == pytest.approx(vector.direction.norm().item(), rel=1e-5)
@@ -174,6 +206,14 @@ def test_adding_adds_everywhere_but_at_the_first_token(lm, vector, strength):
     step = strength * vector.scale * vector.direction
     torch.testing.assert_close(after[0, 1:], before[0, 1:] + step, atol=1e-5, rtol=1e-5)
     assert torch.equal(after[0, 0], before[0, 0])
+
+
+@pytest.mark.parametrize("strength", [np.int64(1), np.float32(0.3), np.float64(0.3)], ids=repr)
+def test_a_strength_of_numpys_is_a_number(lm, vector, strength):
+    with vector.apply(lm, strength):
+        after = lm(PROMPT)
+    with vector.apply(lm, float(strength)):
+        assert torch.equal(lm(PROMPT), after)
 
 
 @pytest.mark.parametrize("strength", [0.4, -0.4])
@@ -273,8 +313,8 @@ def test_whatever_is_applied_the_model_comes_back_bit_for_bit(strength, mode, wh
 @pytest.mark.parametrize(
     "call, sentence",
     [
-        (lambda lm, v: v.apply(lm, float("nan")), "strength is a number"),
-        (lambda lm, v: v.apply(lm, "strong"), "strength is a number"),
+        (lambda lm, v: v.apply(lm, float("nan")), "strength is a finite number"),
+        (lambda lm, v: v.apply(lm, "strong"), "strength is a finite number"),
         (lambda lm, v: v.apply(lm), "has no strength of its own: give one"),
         (lambda lm, v: v.apply(lm, 1, "subtract"), "mode='subtract' is unknown: choose 'add' or 'clamp'"),
         (lambda lm, v: v.apply(lm, 1, where="later"), "where='later' is unknown"),
@@ -296,6 +336,8 @@ def test_whatever_is_applied_the_model_comes_back_bit_for_bit(strength, mode, wh
         (lambda lm, v: SteeringVector.train(lm, WARM, []), "got 3 texts, layers []"),
         (lambda lm, v: SteeringVector(torch.tensor([1.0, float("inf")]), 1), "finite numbers"),
         (lambda lm, v: SteeringVector(torch.ones(2, 2), 1), "a tensor (2, 2)"),
+        (lambda lm, v: SteeringVector(torch.ones(2), 1, strength="strong"), "strength is a finite number, such as 0.3, and 'strong'"),
+        (lambda lm, v: SteeringVector(torch.ones(2), 1, scale=float("inf")), "scale is a finite number"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_with_a_sentence(lm, vector, call, sentence):
@@ -306,9 +348,17 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(lm, vector, call, senten
     assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.model.modules()) == hooks
 
 
-def test_a_component_that_is_split_by_heads_is_refused(lm):
-    with pytest.raises(ValueError, match="per head"):
-        SteeringVector.from_contrast(lm, WARM, COLD, 1, component="query_output")
+@pytest.mark.parametrize(
+    "component, sentence", [("query_output", "split per head"), ("attention_weight", "recorded and not edited")]
+)
+def test_a_component_that_holds_no_single_direction_is_refused(lm, component, sentence):
+    for build in (
+        lambda where: SteeringVector.from_contrast(lm, WARM, COLD, 1, **where),
+        lambda where: SteeringVector.from_context(lm, WARM, COLD, STUBS, 1, **where),
+        lambda where: SteeringVector.train(lm, WARM, 1, steps=1, **where),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            build({"component": component})
 
 
 # -- keep -------------------------------------------------------------------------------------------------------------
@@ -322,6 +372,16 @@ def test_a_file_brings_back_everything(lm, vector, tmp_path):
         assert torch.equal(back.direction, made.direction)
         for key in ("layer", "component", "name", "model", "scale", "strength", "mode", "provenance"):
             assert getattr(back, key) == getattr(made, key)
+
+
+def test_numbers_of_numpys_are_kept_too(lm, tmp_path):
+    numbers = dict(scale=np.float32(2), strength=np.float64(0.5))
+    trained = SteeringVector.train(lm, WARM, np.arange(1, 3), steps=1)[0]
+    for made in (SteeringVector(torch.ones(lm.d_model), np.int64(1), **numbers), trained):
+        made.save(tmp_path / "v.safetensors")
+        back = SteeringVector.load(tmp_path / "v.safetensors")
+        assert (back.layer, back.scale, back.strength) == (1, made.scale, made.strength)
+        assert back.provenance == made.provenance
 
 
 def test_the_hash_tells_the_texts_apart(lm, vector):

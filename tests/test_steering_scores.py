@@ -8,13 +8,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny
 
 from interp_helpers import SAMPLING, SteeringVector, layer_sweep, load_model, personas, steering_scores, vectors
 from interp_helpers.__main__ import main
-from interp_helpers.persona import prompts, saved_vector, vector_path
+from interp_helpers.persona import prompts, read_data, saved_vector, vector_path
 from interp_helpers.steering_scores import Scores, repeated, surprise, topic_scores, wilson
 from interp_helpers.steering_sweep import SteeringSweep
 
@@ -119,7 +120,7 @@ def test_the_judge_leaves_out_the_contrast_sets_words(lm):
 
 def test_the_judge_tells_sentences_of_a_topic_from_their_likes(offline_lm):
     """On the offline model, with the persona's own words left out."""
-    bank = json.loads((vectors.resources.files("interp_helpers") / "data/personas.json").read_text("utf-8"))["checking"]
+    bank = read_data("personas")["checking"]
     for id in ("toronto", "the_weeknd"):
         persona = personas()[id]
         having, lacking = (
@@ -185,11 +186,11 @@ def test_the_figure_shows_every_layer():
 
 def test_a_sweep_scores_every_layer_and_strength(lm):
     made = SteeringVector.from_contrast(lm, ["A warm day", "Warm soup"], ["A cold day", "Cold soup"], [0, 1])
-    got = layer_sweep(lm, made, PROMPTS, WORDS, strengths=(0.5, 3.0), mode="add", samples=1, max_new_tokens=4)
+    got = layer_sweep(lm, made, PROMPTS, WORDS, strengths=np.array([0.5, 3.0]), mode="add", samples=1, max_new_tokens=4)
     again = steering_scores(
         lm, PROMPTS, WORDS, steering=replace(made[1], strength=3.0), samples=1, seeds=(0,), max_new_tokens=4
     )
-    assert got.scores[1][1].texts == again.texts
+    assert got.scores[1][1].texts == again.texts and got.strengths == (0.5, 3.0)
     assert (
         got.layers == [0, 1]
         and len(got.scores[0]) == 2
@@ -270,6 +271,7 @@ def test_measured_settings_are_taken_on_their_model(lm):
     vector = persona.build(lm)
     assert (vector.layer, vector.strength, vector.mode, vector.name) == (2, 0.25, "clamp", "toronto")
     assert vector.provenance["persona"] == persona.fingerprint != personas()["toronto"].fingerprint
+    assert replace(persona, title="York").fingerprint != persona.fingerprint, "training begins texts at the title"
     assert persona.build(lm, layer=1).layer == 1
     trained = replace(persona, measured={lm.name: {"method": "trained", "layer": 1, "strength": 0.3, "mode": "add"}})
     assert trained.vectors(lm, [1], method="contrast")[0].provenance["method"] == "mean"
@@ -305,6 +307,11 @@ def test_a_vector_is_built_once_and_kept(lm, tmp_path, monkeypatch):
         saved_vector(lm, "paris", tmp_path)
 
 
+def test_vectors_lie_where_the_course_keeps_what_it_makes(lm, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    assert vector_path(lm, "toronto") == tmp_path / "vectors" / "tiny-gpt2" / "toronto.safetensors"
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -312,8 +319,8 @@ def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
     from interp_helpers import loading
 
     monkeypatch.setattr(loading, "load_model", lambda name: lm)
-    monkeypatch.setattr(sys.modules[vector_path.__module__], "user_cache_path", lambda name: tmp_path)
-    folder = tmp_path / "vectors"
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    folder = tmp_path / "vectors"  # in the cache, where the report looks for them
     assert main(["vectors", "build", "--persona", "toronto", "--layer", "1", "--to", str(folder)]) == 0
     told = capsys.readouterr().out
     assert "toronto: layer 1, shape (32,), strength 0.30 (clamp)" in told and "steered:" in told

@@ -33,6 +33,11 @@ def test_it_begins_in_the_middle_layer_at_the_token_that_moves_most(lm):
     assert explorer.layer == lm.n_layers // 2 and explorer.position == int(moved.argmax())
 
 
+def test_a_layer_past_the_last_is_the_last(lm):
+    explorer = patching_explorer(lm, [LONG], layer=99)
+    assert explorer.layer == lm.n_layers - 1 and f"patched at layer {explorer.layer}" in repr(explorer)
+
+
 def test_its_sweep_is_the_librarys(explorer, lm):
     metric = widgets.logit_diff(lm, " France", " Italy")
     plain.close(explorer.sweep.values, patch_sweep(lm, LONG.base, LONG.source, metric, normalize=True).values)

@@ -37,6 +37,13 @@ def test_it_builds_the_librarys_vector_and_shows_its_texts(builder):
     assert "unsteered" in builder.html and "&lt;sea&gt;" in builder.html and "<sea>" not in builder.html
 
 
+def test_strength_and_mode_are_the_vectors_and_in_the_code():
+    builder = contrast_builder(tiny("gpt2"), 1, PROMPTS, strength=0.2, mode="add", max_new_tokens=2)
+    vector = builder.fill(having=HAVING, lacking=LACKING).build()
+    assert (vector.strength, vector.mode) == (0.2, "add") and "strength 0.20" in repr(builder)
+    assert "strength=0.2, mode='add'" in builder.code
+
+
 def test_what_is_not_filled_in_is_not_attempted(builder):
     assert set(builder.contrast.values()) == {...}
     with pytest.raises(ValueError, match="Both lists are needed"):

@@ -93,6 +93,12 @@ def test_the_form_follows_slider_and_sentence(space):
     assert space.widget is form
 
 
+@pytest.mark.parametrize("layer, shown", [(99, 2), (-1, 0)])
+def test_a_start_past_an_end_is_at_the_end(lm, layer, shown):
+    space = space_explorer(lm, GROUPS, layer=layer)
+    assert space.layer == shown and repr(space).startswith(f"Layer {shown}: ")
+
+
 def test_what_cannot_be_drawn_is_refused(lm):
     with pytest.raises(ValueError, match="two groups or more"):
         space_explorer(lm, {"sea": GROUPS["sea"]})

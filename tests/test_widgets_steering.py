@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny
@@ -51,6 +53,19 @@ def test_the_slider_writes_anew_and_a_chooser_keeps_its_strength(panel):
     controls["where"].value = "new"
     assert panel.where == "new" and "strength -0.45" in form.children[-1].value
     assert panel.widget is form and VIEW in panel._repr_mimebundle_()
+
+
+def test_a_strong_vectors_slider_and_choose_have_one_limit(panel):
+    strong = replace(panel.vector, strength=1.5)
+    panel = steering_explorer(panel.lm, {"strong": strong}, PROMPTS, max_new_tokens=2)
+    slider = panel.widget.children[-2]
+    assert (slider.min, slider.max, slider.value) == (-1.5, 1.5, 1.5)
+    slider.value = 0.2
+    assert panel.choose(strength=-1.5).strength == -1.5 and panel.widget.children[-2].max == 1.5
+    slider.value = 1.5
+    assert panel.strength == 1.5
+    with pytest.raises(ValueError, match=r"strength=1.6 is out of the panel's range, -1.5 to 1.5"):
+        panel.choose(strength=1.6)
 
 
 def test_bad_choices_are_refused(panel):

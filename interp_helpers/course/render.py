@@ -77,9 +77,9 @@ def folded_hints(hints: Sequence[str], opened: int = 0) -> str:
     return inner
 
 
-def dots(difficulty: int, of: int = 3) -> str:
-    """Difficulty as it stands in the notebooks: `dots(2)` is '●●○'."""
-    return "●" * difficulty + "○" * (of - difficulty)
+def dots(difficulty: int) -> str:
+    """Difficulty, 1 to 3, as it stands in the notebooks: `dots(2)` is '●●○'."""
+    return "●" * difficulty + "○" * (3 - difficulty)
 
 
 def minutes(number: int | float) -> str:

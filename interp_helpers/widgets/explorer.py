@@ -60,7 +60,7 @@ class Explorer(Live):
         for name, value in changes.items():
             setattr(self, name, value)
         for name, size in zip(self.sliders, self.sizes(), strict=True):
-            setattr(self, name, max(0, min(getattr(self, name), size - 1)))
+            setattr(self, name, clamped(getattr(self, name), size))
         self._widget = None
         return self
 
@@ -138,10 +138,11 @@ class SiteExplorer(SweepExplorer):
 
     def __init__(self, lm, choices: Mapping[str, Mapping], layer: int | None, position: int | None):
         super().__init__(lm, choices)
-        self.layer = lm.n_layers // 2 if layer is None else layer
+        self.layer = clamped(lm.n_layers // 2 if layer is None else layer, lm.n_layers)
         if position is None:
             position = int((self.sweep.values - self.sweep.base)[self.layer].abs().argmax())
-        self.position = position % len(self.tokens)
+        width = len(self.tokens)
+        self.position = clamped(position + width if position < 0 else position, width)
 
     def sizes(self) -> tuple[int, int]:
         return self.lm.n_layers, len(self.tokens)
@@ -232,6 +233,11 @@ def layer_map(
         f'<caption style="caption-side:top;text-align:left;color:inherit;padding-bottom:.4em">{said}</caption>'
         f'{body}<tr style="background:transparent"><td style="text-align:right;padding-right:.6em">layer</td>{ticks}</tr></table>'
     )
+
+
+def clamped(value: int, size: int) -> int:
+    """The value, or the end of a slider from 0 below `size` that it lies past."""
+    return max(0, min(value, size - 1))
 
 
 def the_same(names: Sequence) -> dict:

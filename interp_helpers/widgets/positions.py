@@ -123,10 +123,10 @@ class HeadsExplorer(SweepExplorer):
             f"token {self.position} it looks at:{lines}</div>"
         )
 
-    def _most(self, name: str, k: int = 3) -> str:
+    def _most(self, name: str) -> str:
         tokens = self.lm.str_tokens(self.prompt.prompt if name == "prompt" else self.base)
         weights = self.attention()[name]
-        best = sorted(range(len(weights)), key=lambda i: -weights[i])[:k]
+        best = sorted(range(len(weights)), key=lambda i: -weights[i])[:3]
         return ", ".join(f"{i} {tokens[i].strip()!r} {weights[i]:.0%}" for i in best)
 
     def __repr__(self) -> str:

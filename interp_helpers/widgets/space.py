@@ -12,7 +12,7 @@ from ..plotting import Picture, clouds
 from ..sites import Site
 from ..steering import SteeringVector
 from ..steering_directions import pooled
-from .explorer import Explorer
+from .explorer import Explorer, clamped
 
 
 class SpaceExplorer(Explorer):
@@ -37,7 +37,7 @@ class SpaceExplorer(Explorer):
         self.lm, self.vectors, self.start = lm, dict(vectors), start
         self.sites = [Site("block_output", i) for i in range(lm.n_layers)]
         self.acts = {name: torch.stack(pooled(lm, texts, self.sites, "mean")) for name, texts in groups.items()}
-        self.layer, self.sentence = layer, ""
+        self.layer, self.sentence = clamped(layer, lm.n_layers), ""
 
     def sizes(self) -> tuple[int]:
         return (self.lm.n_layers,)

@@ -17,6 +17,7 @@ class SteeringExplorer(Explorer):
 
     Attributes:
         vector, prompt, where, seed, strength: what is chosen; `choose` changes them.
+        limit: the largest size of a strength: `STRONGEST`, or that of the first vector's own where it is larger.
     """
 
     sliders: Mapping[str, str] = {}
@@ -31,6 +32,7 @@ class SteeringExplorer(Explorer):
         self.lm, self.max_new_tokens = lm, max_new_tokens
         self.vector, self.prompt, self.where, self.seed = next(iter(vectors.values())), prompts[0], WHERE[0], 0
         self.strength = 0.3 if self.vector.strength is None else self.vector.strength
+        self.limit = max(STRONGEST, abs(self.strength))
         self._texts: dict[tuple, str] = {}
 
     def sizes(self) -> tuple[int, ...]:
@@ -40,10 +42,10 @@ class SteeringExplorer(Explorer):
         """Change what is chosen; see `Explorer.choose`.
 
         Raises:
-            ValueError: a strength beyond ±`STRONGEST`, too.
+            ValueError: a strength beyond ±`limit`, too.
         """
-        if strength is not None and not -STRONGEST - 1e-9 <= strength <= STRONGEST + 1e-9:
-            raise ValueError(f"strength={strength!r} is out of the panel's range, -{STRONGEST} to {STRONGEST}.")
+        if strength is not None and not abs(strength) <= self.limit + 1e-9:  # NaN, too
+            raise ValueError(f"strength={strength!r} is out of the panel's range, -{self.limit:g} to {self.limit:g}.")
         super().choose(**changes)
         self.strength = self.strength if strength is None else strength
         return self
@@ -76,9 +78,8 @@ class SteeringExplorer(Explorer):
 
         form = super()._form()
         picture = form.children[-1]
-        end = max(STRONGEST, abs(self.strength))
         slider = w.FloatSlider(
-            value=self.strength, min=-end, max=end, step=STEP, description="strength", readout_format=".2f",
+            value=self.strength, min=-self.limit, max=self.limit, step=STEP, description="strength", readout_format=".2f",
             continuous_update=False, style={"description_width": "6em"}, layout=w.Layout(width=self.wide),
         )  # fmt: skip
 
