@@ -50,8 +50,9 @@ def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0
         seed: of the choice.
 
     Raises:
-        ValueError: fewer than n pairs exist.
+        ValueError: fewer than n pairs exist, or n is negative.
     """
+    items = list(items)
     everything = [(base, source) for base in items for source in items if base.answer != source.answer]
     random.Random(seed).shuffle(everything)
     if n is None:
@@ -61,7 +62,7 @@ def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0
                 bases.add(base)
                 sources.add(source)
                 chosen.append((base, source))
-    elif n <= len(everything):
+    elif 0 <= n <= len(everything):
         chosen = everything[:n]
     else:
         raise ValueError(

@@ -169,7 +169,7 @@ def training_runs(
     model, site, pairs, answers, *, validation=(), validation_site=None, force=False
 ) -> tuple[Runs, Runs | None]:
     """The training pairs' runs and the validation pairs', for `learn`; arguments and errors as in `train_das`."""
-    pairs, validation = list(pairs), list(validation)
+    pairs, validation, answers = list(pairs), list(validation), None if answers is None else list(answers)
     require_held_out(pairs, validation, "validation")
     runs, check = Runs(model, site, pairs, answers), None
     if validation:
@@ -238,6 +238,8 @@ def _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patienc
             if check is None:
                 history.best = step
                 continue
+            for one in modules:  # judged and kept as it will be used
+                getattr(one, "anneal", lambda share: None)(1.0)
             accuracy, loss = check.score(subspaces)
             history.validation.append(accuracy)
             history.validation_loss.append(loss)

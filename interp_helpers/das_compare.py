@@ -17,7 +17,7 @@ from torch import Tensor
 from .counterfactuals import Counterfactual
 from .das import learn, training_runs
 from .interchange import Runs, has_places_of_pairs, require_held_out, site_of_others
-from .sites import Site
+from .sites import Site, as_ints
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
 
@@ -96,10 +96,11 @@ def compare_subspaces(
     Raises:
         ValueError: test prompts that are trained on; and what `train_das` refuses.
     """
-    train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
+    train, test, validation = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test, validation))
+    ranks, seeds, answers = as_ints(ranks), as_ints(seeds), None if answers is None else list(answers)
     require_held_out(train, test, "test")
     test_site = site_of_others(site, test_site, "test")
-    require_held_out(validation, test, "test")
+    require_held_out(validation, test, "test", used="validated on")
     runs, check = training_runs(
         model, site, train, answers, validation=validation, validation_site=validation_site, force=force
     )
@@ -165,16 +166,17 @@ def das_sweep(
         ValueError: test prompts that are trained on; positions that are one sequence a pair; and what `train_das` refuses at
             every site.
     """
-    train, test = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test))
+    train, test, validation = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test, validation))
     require_held_out(train, test, "test")
-    require_held_out(validation, test, "test")
+    require_held_out(validation, test, "test", used="validated on")
     for name, where in positions.items():
         if has_places_of_pairs(Site(component, 0, where)):
             raise ValueError(
                 f"The places {name!r} are one sequence a pair, and training and test pairs would need their own: name positions that "
                 "all prompts have in common, or learn one site at a time, with train_das."
             )
-    layers, ranks = list(layers), list(rank) if isinstance(rank, Sequence) else [rank]
+    several = hasattr(rank, "__iter__")
+    layers, ranks, answers = as_ints(layers), as_ints(rank), None if answers is None else list(answers)
 
     def measure(site: Site) -> list[float]:
         """The IIA of each rank."""
@@ -196,7 +198,6 @@ def das_sweep(
     values = torch.tensor(
         [[measure(Site(component, layer, where)) for where in positions.values()] for layer in layers]
     ).movedim(-1, 0)
-    several = isinstance(rank, Sequence)
     what = "whole component" if rank is None else f"subspaces of rank {', '.join(map(str, ranks))}"
     return Sweep(
         values=values if several else values[0],

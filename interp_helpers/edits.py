@@ -25,7 +25,7 @@ from torch import Tensor
 from .activations import Activations
 from .hooks import Edit
 from .sites import Site, Spots
-from .subspaces import require_basis
+from .subspaces import require_basis, swapped
 
 
 def replace(site: Site, value: Tensor | Activations) -> Edit:
@@ -155,11 +155,7 @@ def swap_subspace(site: Site, source: Tensor | Activations, subspace) -> Edit:
     if hasattr(subspace, "swap"):
         return _edit("swap_subspace", site, subspace.swap, source, width=getattr(subspace, "d", None))
     basis = require_basis(subspace)
-
-    def swap(h: Tensor, s: Tensor) -> Tensor:
-        return h + ((s - h) @ basis.to(h)) @ basis.to(h).mT
-
-    return _edit("swap_subspace", site, swap, source, width=len(basis))
+    return _edit("swap_subspace", site, lambda h, s: swapped(h, s, basis), source, width=len(basis))
 
 
 def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:

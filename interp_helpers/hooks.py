@@ -55,6 +55,9 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
     sites = [site for item in what for site in _expand(lm, item)]
     if not sites:
         raise ValueError('record needs to be told what: a component such as "block_output", or sites.')
+    for site in sites:
+        site.place(lm)  # refuses what the model lacks
+    sites = list(dict.fromkeys(Site(site.component, site.layer) for site in sites))  # whole rows are kept
     tokens = lm.tokens(prompts)
     layout = Layout(tokens.attention_mask)
     values: dict[tuple[str, int], Tensor] = {}
@@ -89,7 +92,7 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
     def logits() -> Tensor:
         found = lm.unembed(stream, grad=grad)
         ends = found[torch.arange(len(found)), torch.tensor(layout.lengths) - 1]
-        if not torch.allclose(ends, next_token_logits, atol=1e-3, rtol=1e-2):
+        if not torch.allclose(ends, next_token_logits, atol=1e-3, rtol=1e-2, equal_nan=True):
             raise RuntimeError(
                 f"{lm.name} doesn't end as models of its family do (final norm, then unembedding), so the recorded run's "
                 "logits at every position aren't known: take them from lm(prompts)."
@@ -139,29 +142,33 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     if not edits or not all(isinstance(edit, Edit) for edit in edits):
         raise ValueError(f"intervene takes one or more edits, such as replace(site, acts), and got {edits!r}.")
     fired: set[int] = set()
-    ready: dict[int, tuple[Layout, Spots, Callable]] = {}  # this run's places and changes
+    ready: dict[int, tuple[Layout, int, Spots, Callable]] = {}  # this run's rows, beams a prompt, places and changes
 
     def before_the_run(model, args, kwargs) -> None:
-        layout = Layout.of_call(args, kwargs, lm.prompt_width)
+        whole = Layout.of_call(args, kwargs, lm.prompt_width)
+        rows = len(whole.lengths)
+        beams = rows // (lm.prompt_rows or rows)
+        layout = whole.take(range(0, rows, beams))  # one row a prompt, however many beams
         ready.clear()
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             if edit.site.positions is not None and layout.past:
                 continue  # the prompt has been read already
             spots = layout.spots(edit.site.positions)
             shape = place.shape if edit.site.heads is None else (len(edit.site.head_list), place.shape[1])
-            ready[i] = layout, spots, edit.prepare(shape, spots)
+            ready[i] = whole, beams, spots, edit.prepare(shape, spots)
 
     def change(i: int, edit: Edit, place: Place) -> Callable[[Tensor], Tensor | None]:
         def look(tensor: Tensor) -> Tensor | None:
             if i not in ready:
                 return None
-            layout, spots, new_value = ready[i]
+            layout, beams, spots, new_value = ready[i]
             result = tensor.clone()  # others may hold on to the original
             view = place.view(layout.batched(result))
-            where = (spots.rows, spots.columns)
-            if edit.site.heads is not None:
-                where = (spots.rows[:, None], spots.columns[:, None], torch.tensor(edit.site.head_list))
-            view[where] = new_value(view[where]).to(view)
+            for beam in range(beams):
+                where = (spots.rows * beams + beam, spots.columns)
+                if edit.site.heads is not None:
+                    where = (where[0][:, None], where[1][:, None], torch.tensor(edit.site.head_list))
+                view[where] = new_value(view[where]).to(view)
             fired.add(i)
             return result
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from .counterfactuals import Counterfactual, key
 from .models import LanguageModel
 from .paused import Paused, frozen, pause, per_pair
-from .sites import Site
+from .sites import Site, one_a_row
 from .subspaces import require_basis, swapped
 
 KEEP = 2**30  # bytes of paused runs that are kept; where they would take more, each batch is run anew
@@ -187,12 +187,11 @@ def module_of(model) -> nn.Module:
 
 def has_places_of_pairs(site) -> bool:
     """Are a site's positions given one sequence a pair?"""
-    where = getattr(site, "positions", None)
-    return isinstance(where, tuple) and bool(where) and isinstance(where[0], tuple)
+    return one_a_row(getattr(site, "positions", None))
 
 
-def require_held_out(train: Sequence, held_out: Sequence, name: str) -> None:
-    """Refuse pairs whose prompts stand in the training pairs, too.
+def require_held_out(train: Sequence, held_out: Sequence, name: str, used: str = "trained on") -> None:
+    """Refuse pairs whose prompts stand in other pairs, too, which are `used` already.
 
     Raises:
         ValueError: some do.
@@ -207,7 +206,7 @@ def require_held_out(train: Sequence, held_out: Sequence, name: str) -> None:
     }
     if shared:
         raise ValueError(
-            f"{len(shared)} of the {name} pairs' prompts are trained on as well, {next(iter(shared.values()))!r} for one: hold out "
+            f"{len(shared)} of the {name} pairs' prompts are {used} as well, {next(iter(shared.values()))!r} for one: hold out "
             "whole items, so that no base or source stands on both sides."
         )
 

@@ -47,7 +47,7 @@ def logit_diff(lm, right: Words, wrong: Words) -> Metric:
         ValueError: a word that is not one token.
     """
     a, b = _ids(lm, right), _ids(lm, wrong)
-    return Metric(f"logit({_name(right)}) − logit({_name(wrong)})", lambda x: _pick(x, a) - _pick(x, b))
+    return Metric(f"logit({_name(right)}) − logit({_name(wrong)})", lambda x: _pick(x, a).float() - _pick(x, b).float())
 
 
 def probability(lm, word: Words) -> Metric:

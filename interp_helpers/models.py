@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .sites import as_ints
 
 Prompts = str | Sequence[str] | Tensor | Mapping
 
@@ -53,6 +56,7 @@ class LanguageModel:
         self.d_model = self.anatomy.d_model
         self.d_head = self.anatomy.d_head
         self.prompt_width: int | None = None  # while generating: how many columns the prompt fills
+        self.prompt_rows: int | None = None  # and how many prompts there are, each of one row or of a row a beam
         self.interventions = 0  # how many `intervene` blocks are open
 
     def __repr__(self) -> str:
@@ -73,7 +77,8 @@ class LanguageModel:
 
         Args:
             prompts: a string, a list of strings or of token ids (position,), one a row, token ids (position,) or (batch,
-                position), or what a tokenizer returns (`input_ids` and `attention_mask`).
+                position), or what a tokenizer returns (`input_ids` and, where there is one, `attention_mask`). Token ids
+                are a tensor or an array; in a list of prompts or from a tokenizer they may be lists.
             grad: keep the graph, for gradients of the logits with respect to activations or edits.
         """
         tokens = self.tokens(prompts)
@@ -126,10 +131,10 @@ class LanguageModel:
                 model's own `generation_config` decides.
 
         Raises:
-            ValueError: an option that changes what comes back.
+            ValueError: an option that changes what comes back, or more tokens than the model has positions for.
         """
-        for option in ("num_return_sequences", "return_dict_in_generate"):
-            if options.get(option, 1) not in (1, False):
+        for option, usual in {"num_return_sequences": 1, "return_dict_in_generate": False}.items():
+            if options.get(option, usual) != usual:
                 raise ValueError(
                     f"generate returns one text a prompt, without {option}: repeat the prompt, [prompt] * 3."
                 )
@@ -139,10 +144,13 @@ class LanguageModel:
         # New tokens grow on the right, so here the padding goes to the left.
         ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in rows], device=self.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
-        devices = [self.device] if self.device.type == "cuda" else []
-        self.prompt_width = width
+        self._require_room(width + max_new_tokens - 1)  # the last new token is not read
+        devices, kind = [self.device] if self.device.type == "cuda" else [], "cuda"
+        if torch.backends.mps.is_available():  # torch.manual_seed seeds it, wherever the model is
+            devices, kind = [0], "mps"
+        self.prompt_width, self.prompt_rows = width, len(rows)
         try:
-            with torch.random.fork_rng(devices=devices, enabled=seed is not None), torch.no_grad():
+            with torch.random.fork_rng(devices, seed is not None, device_type=kind), torch.no_grad():
                 if seed is not None:
                     torch.manual_seed(seed)
                 out = self.model.generate(
@@ -152,7 +160,7 @@ class LanguageModel:
                     **{"do_sample": False, "pad_token_id": self._pad} | options,
                 )
         finally:
-            self.prompt_width = None
+            self.prompt_width = self.prompt_rows = None
         # Decoded after its prompt, so that a first word keeps its leading space.
         options = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
         texts = [
@@ -169,19 +177,30 @@ class LanguageModel:
         A tensor of ids passes through; without an `.attention_mask` of its own, all its tokens are real.
 
         Raises:
-            ValueError: no prompt, an empty prompt, or a bare tensor in which a row seems to end in padding.
+            ValueError: no prompt, an empty prompt, a bare tensor in which a row seems to end in padding, ids outside the
+                vocabulary, or more tokens than the model has positions for.
         """
         if isinstance(prompts, Tensor):
             return self._checked(prompts)
         rows = self._rows(prompts)
         width = max(map(len, rows))
+        self._require_room(width)
         ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows], device=self.device)
         ids.attention_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(self.device)
         return ids
 
     def str_tokens(self, prompt: str | Tensor) -> list[str]:
-        """One prompt's tokens as text, leading spaces included: ["The", " E", "iff", "el", " Tower"]."""
-        return [self._text(i) for i in self.tokens(prompt)[0].tolist()]
+        """One prompt's tokens as text, leading spaces included: ["The", " E", "iff", "el", " Tower"].
+
+        Raises:
+            ValueError: several prompts.
+        """
+        tokens = self.tokens(prompt)
+        if len(tokens) > 1:
+            raise ValueError(
+                f"str_tokens takes one prompt, and {len(tokens)} were given: [lm.str_tokens(prompt) for prompt in prompts]."
+            )
+        return [self._text(i) for i in tokens[0].tolist()]
 
     def token_id(self, word: str | int) -> int:
         """The id of a word that is one token (mind the leading space: " Paris"); an id passes through.
@@ -251,15 +270,23 @@ class LanguageModel:
         return 0
 
     def _rows(self, prompts: Prompts) -> list[list[int]]:
+        if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "iu":
+            prompts = torch.as_tensor(prompts.astype(np.int64))
         if isinstance(prompts, Tensor):
             ids = self._checked(prompts)
             return [row[mask.bool()].tolist() for row, mask in zip(ids, ids.attention_mask, strict=True)]
         if isinstance(prompts, Mapping):  # as a tokenizer returns it, padded on either side
-            ids = torch.as_tensor(prompts["input_ids"])
-            mask = torch.as_tensor(prompts.get("attention_mask", torch.ones_like(ids))).bool()
-            ids, mask = (ids[None], mask[None]) if ids.ndim == 1 else (ids, mask)
-            return [row[real].tolist() for row, real in zip(ids, mask, strict=True)]
-        rows = [self._ids(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+            ids, mask = _lists(prompts["input_ids"]), prompts.get("attention_mask")
+            mask = [[1] * len(row) for row in ids] if mask is None else _lists(mask)
+            if list(map(len, ids)) != list(map(len, mask)):
+                raise ValueError(
+                    f"An attention_mask has as many entries as its row has token ids, and {list(map(len, mask))} for "
+                    f"{list(map(len, ids))} were given."
+                )
+            prompts = [list(compress(*row)) for row in zip(ids, mask, strict=True)]
+        elif isinstance(prompts, str) or not hasattr(prompts, "__iter__"):
+            prompts = [prompts]
+        rows = [self._ids(prompt) for prompt in prompts]
         if not rows:
             raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
         return rows
@@ -272,15 +299,34 @@ class LanguageModel:
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _ids(self, text: str | Tensor) -> list[int]:
-        if isinstance(text, Tensor) and text.ndim == 1 and len(text) and not text.is_floating_point():
-            return text.tolist()
-        if not isinstance(text, str):
-            raise ValueError(f"A prompt is a string, and {type(text).__name__} was given: {text!r}.")
-        ids = self.tokenizer(text)["input_ids"]
+    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
+        ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else as_ints(prompt)
+        if not hasattr(prompt, "__iter__") or not all(isinstance(i, int) for i in ids):
+            raise ValueError(
+                f"A prompt is a string or a sequence of token ids, and {type(prompt).__name__} was given: {prompt!r}."
+            )
         if not ids:
             raise ValueError("A prompt is empty, so there is nothing to run the model on: give it at least one token.")
+        self._require_known(min(ids), max(ids))
         return ids
+
+    def _require_known(self, least: int, most: int) -> None:
+        """Of token ids, that the model has an embedding for them."""
+        vocabulary = len(self.anatomy.embedding.weight)
+        if least < 0 or most >= vocabulary:
+            raise ValueError(
+                f"Token ids of {self.name} are 0 to {vocabulary - 1}, and {least if least < 0 else most} was given: is it of "
+                "another model's tokenizer?"
+            )
+
+    def _require_room(self, width: int) -> None:
+        """Of so many tokens, that the model has positions for them: where it learnt a vector for each, they end."""
+        config = self.model.config
+        if config.model_type in ("gpt2", "opt") and width > config.max_position_embeddings:
+            raise ValueError(
+                f"{self.name} has {config.max_position_embeddings} positions, and {width} are needed: give it shorter prompts, or "
+                "let it write less."
+            )
 
     def _checked(self, ids: Tensor) -> Tensor:
         mask = getattr(ids, "attention_mask", None)
@@ -303,6 +349,14 @@ class LanguageModel:
             raise ValueError(
                 f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {tuple(ids.shape)}."
             )
+        self._require_known(int(ids.min()), int(ids.max()))
+        self._require_room(ids.shape[1])
         ids = ids.to(self.device, copy=False).view_as(ids)
         ids.attention_mask = mask.to(self.device)
         return ids
+
+
+def _lists(rows) -> list[list[int]]:
+    """A tokenizer's ids or mask, of one prompt or of several, in a tensor, an array or lists, as one list a prompt."""
+    rows = as_ints(rows)
+    return [as_ints(row) for row in (rows if any(hasattr(row, "__iter__") for row in rows) else [rows])]

@@ -21,7 +21,7 @@ from torch import Tensor
 from . import batches
 from .hooks import record
 from .sites import Site, take
-from .sweeps import Grid, Sweep
+from .sweeps import Grid, Sweep, named
 
 Metrics = Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]]
 PAIRS_PER_GRADIENT = 16  # a gradient keeps every intermediate result of its forward
@@ -82,14 +82,17 @@ def patch_sweep(
         from_source.append(acts.next_token_logits)
         return acts
 
+    metrics = _listed(metric)
+
     def measure(logits: Tensor) -> list[Tensor]:
-        return [one(logits).float().cpu() for one in _listed(metric)]
+        return [_measured(one, logits).float().cpu() for one in metrics]
 
     measure(lm.next_token_logits(bases))  # a metric that doesn't fit is told before the work
     found = [measure(logits) for logits in batches.runs(lm, bases, component, grid.cells, read)]
     values = torch.stack([torch.stack(one) for one in zip(*found, strict=True)])  # (metric, run, pair)
     ends = measure(torch.cat(from_source))
-    return _sweeps(values[:, 1:], values[:, 0], ends, grid, base, metric, _named(component, window), normalize)
+    found = _sweeps(values[:, 1:], values[:, 0], ends, grid, base, metrics, named(component, window), normalize)
+    return found[0] if callable(metric) else found
 
 
 @torch.enable_grad()
@@ -124,6 +127,7 @@ def attribution_sweep(
     grid = Grid.of(lm, component, bases, sources, layers, positions, heads, window)
     metrics = _listed(metric)
     base_logits, sites = lm.next_token_logits(bases), grid.sites(component)
+    starts = torch.stack([_measured(one, base_logits).float().cpu() for one in metrics])
     values = torch.zeros(len(metrics), len(grid.cells), len(bases))
     from_source = []
     # Inside an intervention rows may be named one by one, and stay together.
@@ -134,7 +138,10 @@ def attribution_sweep(
         logits = base_logits.clone()
         logits[rows] = run.next_token_logits.to(logits)
         for i, one in enumerate(metrics):
-            slopes = torch.autograd.grad(one(logits).sum(), [run[site] for site in sites], retain_graph=True)
+            measured = _measured(one, logits)
+            if not measured.requires_grad:
+                raise ValueError(f"{_name(one)} has no gradient: take logit_diff or probability, or use patch_sweep.")
+            slopes = torch.autograd.grad(measured.sum(), [run[site] for site in sites], retain_graph=True)
             slope_of = {site.layer: slope for site, slope in zip(sites, slopes, strict=True)}
             for j, cell in enumerate(grid.cells):
                 where = tuple(cell.positions[row] for row in rows)
@@ -143,13 +150,13 @@ def attribution_sweep(
                     ours, theirs = run.layout.spots(where), acts.layout.spots(where)
                     slope = slope_of[layer][ours.rows, ours.columns]
                     slope = slope if cell.head is None else slope[:, [cell.head]]
-                    change = (acts.at(site, theirs) - run.at(site, ours).detach()) * slope
-                    change = change.float().flatten(1).sum(1).cpu()
+                    change = (acts.at(site, theirs).float() - run.at(site, ours).detach().float()) * slope.float()
+                    change = change.flatten(1).sum(1).cpu()
                     values[i, j, list(rows)] += torch.zeros(len(rows)).index_add(0, ours.rows, change)
-    starts = torch.stack([one(base_logits).float().cpu() for one in metrics])
-    ends = [one(torch.cat(from_source)).float().cpu() for one in metrics]
-    name = f"{_named(component, window)}, estimated from the gradient"
-    return _sweeps(starts[:, None] + values, starts, ends, grid, base, metric, name, normalize)
+    ends = [_measured(one, torch.cat(from_source)).float().cpu() for one in metrics]
+    name = f"{named(component, window)}, estimated from the gradient"
+    found = _sweeps(starts[:, None] + values, starts, ends, grid, base, metrics, name, normalize)
+    return found[0] if callable(metric) else found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -157,40 +164,58 @@ def attribution_sweep(
 
 def _paired(lm, base, source) -> tuple[Tensor, Tensor]:
     """The tokens of the base and of the source prompts."""
-    single = isinstance(base, str)
-    bases, sources = ([base], [source]) if single else (list(base), list(source))
-    if isinstance(source, str) != single or len(bases) != len(sources):
+    bases, sources = lm.tokens(base), lm.tokens(source)
+    if isinstance(base, str) != isinstance(source, str) or len(bases) != len(sources):
         given = [
-            "one string" if isinstance(prompts, str) else f"a list of {len(prompts)}" for prompts in (base, source)
+            "one string" if isinstance(prompts, str) else f"a list of {len(tokens)}"
+            for prompts, tokens in ((base, bases), (source, sources))
         ]
         raise ValueError(
             f"Base and source pair up: give two strings, or two lists of one length, not {given[0]} and {given[1]}."
         )
-    return lm.tokens(bases), lm.tokens(sources)
+    return bases, sources
 
 
 def _listed(metric: Metrics) -> list[Callable]:
-    return [metric] if callable(metric) else list(metric)
+    metrics = [metric] if callable(metric) else list(metric)
+    if not metrics:
+        raise ValueError("There is no metric to measure: give one, such as logit_diff(lm, …), or a list of them.")
+    return metrics
 
 
-def _named(component: str, window: int) -> str:
-    return component if window == 1 else f"{component}, windows of {window} layers"
+def _name(metric: Callable) -> str:
+    return getattr(metric, "name", getattr(metric, "__name__", "metric"))
 
 
-def _sweeps(values, starts, ends, grid: Grid, base, metric: Metrics, component: str, normalize: bool):
+def _measured(metric: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """
+    Raises:
+        ValueError: the metric gives anything but one number a row.
+    """
+    values = metric(logits)
+    if not isinstance(values, Tensor) or values.shape != logits.shape[:1]:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"A metric takes logits (batch, vocab) to (batch,) = ({len(logits)},), and got {got} from {_name(metric)}: leave "
+            "out .mean() and .item()."
+        )
+    return values
+
+
+def _sweeps(values, starts, ends, grid: Grid, base, metrics: list[Callable], component: str, normalize: bool):
     """A sweep for each metric, from values (metric, cell, pair), and starts and ends (metric, pair)."""
     sweeps = []
-    for found, start, end, one in zip(values, starts, ends, _listed(metric), strict=True):
+    for found, start, end, one in zip(values, starts, ends, metrics, strict=True):
         sweep = Sweep(
             values=grid.table(found),
             axes=("pair", "layer", grid.axis),
             labels={"pair": list(range(len(start))), "layer": grid.layers, grid.axis: grid.labels},
             base=start,
             source=end,
-            metric=getattr(one, "name", getattr(one, "__name__", "metric")),
+            metric=_name(one),
             component=component,
         )
         if isinstance(base, str):
             sweep = replace(sweep, values=sweep.values[0], axes=sweep.axes[1:], base=start[0], source=end[0])
         sweeps.append(sweep.normalized if normalize else sweep)
-    return sweeps[0] if callable(metric) else sweeps
+    return sweeps

@@ -20,7 +20,7 @@ from .edits import _editable, replace
 from .hooks import _hook, _removing, intervene
 from .models import LanguageModel
 from .replay import Run, can_resume
-from .sites import Layout, Site, take
+from .sites import Layout, Site, one_a_row, take
 
 
 def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Counterfactual]) -> Paused:
@@ -269,7 +269,7 @@ def per_pair(site: Site, pairs: int) -> list:
         ValueError: one sequence a pair, for another number of pairs.
     """
     where = site.positions
-    if not isinstance(where, tuple) or not where or not isinstance(where[0], tuple):
+    if not one_a_row(where):
         return [where] * pairs
     if len(where) != pairs:
         raise ValueError(f"{len(where)} sequences of positions were given, one a pair, and there are {pairs} pairs.")

@@ -115,9 +115,9 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
     """
     for sweep in sweeps.values():
         if len(sweep.axes) != 2:
-            raise ValueError(
-                f"A heatmap has two axes and this sweep has {sweep.axes}: average the pairs with sweep.mean()."
-            )
+            first = sweep.axes[0]
+            hint = "average the pairs with sweep.mean()" if first == "pair" else f"sweep one {first} at a time"
+            raise ValueError(f"A heatmap has two axes and this sweep has {sweep.axes}: {hint}.")
     ends = [tuple(zip(s.ends, (float(s.base), float(s.source)), strict=True)) for s in sweeps.values()]
     references = dict(ends[0]) if len(set(ends)) == 1 else {}  # marked where they are the same for all
     values = [sweep.values.float().numpy() for sweep in sweeps.values()]

@@ -212,6 +212,7 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     A fact is known if its answer is the model's first choice, a pair if both of its facts are, and an IOI prompt if the
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
+    bank = list(bank)
     results = {} if lm.interventions else _measured.setdefault(lm, {})
     questions = {item: _questions(item) for item in bank}
     todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]

@@ -161,7 +161,9 @@ class Layout:
             raise ValueError(
                 f"The prompt's {prompt_width} columns are read in pieces, so positions can't be told: leave out prefill_chunk_size."
             )
-        return cls(mask, past=mask.shape[1] - width, prompt_width=prompt_width)
+        past = mask.shape[1] - width
+        # In a loop of one's own, what earlier calls have read stands for the prompt: what is read now is new.
+        return cls(mask, past, (past or None) if prompt_width is None else prompt_width)
 
     def spots(self, positions) -> Spots:
         """The cells of this call that `positions` (as in `Site`) names; None names every real token in it.
@@ -175,7 +177,7 @@ class Layout:
             return self._spots(rows, columns, tuple(real.sum(1).tolist()))
         batch = len(self.lengths)
         per_row = [positions] * batch
-        if isinstance(positions, tuple) and positions and isinstance(positions[0], tuple):
+        if one_a_row(positions):
             if len(positions) != batch:
                 raise ValueError(
                     f"Positions were given for {len(positions)} rows, one sequence a row, and the batch has {batch}."
@@ -251,6 +253,18 @@ def as_positions(positions) -> int | tuple | slice | None:
         f"positions={positions!r} was not understood: None, an int, a sequence of ints, a slice, or one sequence of ints "
         "for each row was expected."
     )
+
+
+def one_a_row(positions) -> bool:
+    """Are positions, as a `Site` keeps them, one sequence a row?"""
+    return isinstance(positions, tuple) and bool(positions) and isinstance(positions[0], tuple)
+
+
+def as_ints(numbers) -> list[int]:
+    """One number or several, of numpy or a tensor, too, as a list of ints; what is no int stays as it is, for `Site` to
+    refuse."""
+    numbers = _as_int(numbers)
+    return [_as_int(number) for number in numbers] if hasattr(numbers, "__iter__") else [numbers]
 
 
 def _as_int(number):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .batches import Cell
-from .sites import Layout, Site
+from .edits import _editable
+from .sites import Layout, Site, as_ints, one_a_row
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,11 @@ class Sweep:
         """The mean over pairs, with its standard error (normalise first, if that is what is to be averaged).
 
         Raises:
-            ValueError: the sweep is of a single pair.
+            ValueError: the sweep has no axis "pair".
         """
         if self.axes[0] != "pair":
-            raise ValueError(
-                "This sweep is of one pair, and there is nothing to average: give patch_sweep lists of prompts."
-            )
+            hint = f"sweep one {self.axes[0]} at a time" if self.axes[2:] else "give patch_sweep lists of prompts"
+            raise ValueError(f"This sweep is of one pair, and there is nothing to average: {hint}.")
         n = len(self.values)
         return replace(
             self,
@@ -135,15 +135,15 @@ class Grid:
         Raises:
             ValueError: what doesn't exist in the model or the prompts, or nothing to go over.
         """
-        layers = list(range(lm.n_layers)) if layers is None else [layers] if isinstance(layers, int) else list(layers)
+        layers = as_ints(range(lm.n_layers) if layers is None else layers)
         for layer in layers:
-            Site(component, layer).place(lm)
+            _editable(Site(component, layer)).place(lm)
         ours, theirs = Layout(base.attention_mask), Layout(source.attention_mask)
         if heads is None:
             axis, cells = "position", _cells(lm, base, ours, theirs, positions)
             labels, places = list(cells), [(_by_row(where, ours, theirs), None) for where in cells.values()]
         else:
-            axis, labels = "head", [heads] if isinstance(heads, int) else list(heads)
+            axis, labels = "head", as_ints(heads)
             places = [(_by_row(positions, ours, theirs), head) for head in labels]
         for layer in layers:
             for head in labels if heads is not None else ():
@@ -196,8 +196,7 @@ def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], .
     where = Site("block_output", 0, positions=positions).positions
     n = len(ours.lengths)
     if isinstance(where, int | tuple):
-        flat = isinstance(where, int) or not where or isinstance(where[0], int)
-        rows = (((where,) if isinstance(where, int) else where),) * n if flat else where
+        rows = where if one_a_row(where) else ((where,) if isinstance(where, int) else where,) * n
         if len(rows) != n:
             raise ValueError(
                 f"Positions were given for {len(rows)} rows, one sequence a pair, and there are {n} pairs."
@@ -218,6 +217,11 @@ def _places(where: slice | None, layout: Layout, from_the_end: bool) -> tuple[tu
     for row, column in zip(spots.rows.tolist(), spots.columns.tolist(), strict=True):
         found[row].append(column - layout.starts[row] - (layout.lengths[row] if from_the_end else 0))
     return tuple(map(tuple, found))
+
+
+def named(component: str, window: int) -> str:
+    """What a sweep's component is called."""
+    return component if window == 1 else f"{component}, windows of {window} layers"
 
 
 def window_of(layer: int, width: int, n_layers: int) -> range:

@@ -22,7 +22,7 @@ from .edits import add
 from .hooks import Edit, record
 from .metrics import probability
 from .sites import Site, take
-from .sweeps import Grid, Sweep
+from .sweeps import Grid, Sweep, named
 
 ROLES = (
     "first subject token",
@@ -103,6 +103,18 @@ def embedding_std(lm) -> float:
     return found * (lm.d_model**0.5 if lm.model.config.model_type.startswith("gemma") else 1.0)
 
 
+def draws(lm, n: int, noise: float, samples: int, seed: int) -> Tensor:
+    """The noise that `causal_trace` adds to n tokens, (sample, token, d_model), in the activations' own units.
+
+    Raises:
+        ValueError: noise or samples that are not positive.
+    """
+    if noise <= 0 or samples < 1:
+        raise ValueError(f"noise={noise} with samples={samples} corrupts nothing: both are positive.")
+    shape, generator = (samples, n, lm.d_model), torch.Generator().manual_seed(seed)
+    return noise * embedding_std(lm) * torch.randn(shape, generator=generator)
+
+
 def causal_trace(
     lm,
     prompt: str,
@@ -144,8 +156,11 @@ def causal_trace(
         A `Trace`, (layer, position) or (layer, head).
 
     Raises:
-        ValueError: a subject that isn't in the prompt, or noise of another shape.
+        ValueError: several prompts, a subject that isn't in the prompt, or noise of another shape.
     """
+    clean = lm.tokens(prompt)
+    if len(clean) > 1:
+        raise ValueError(f"causal_trace takes one prompt, and {len(clean)} were given: trace each, and average_traces.")
     span = _span(lm, prompt, subject)
     if isinstance(noise, Tensor):
         if noise.ndim != 3 or noise.shape[1:] != (len(span), lm.d_model) or not len(noise):
@@ -153,20 +168,14 @@ def causal_trace(
                 f"The noise is a tensor (samples, subject tokens, d_model) = (…, {len(span)}, {lm.d_model}), and one of shape "
                 f"{tuple(noise.shape)} was given."
             )
-        draws = noise
     else:
-        if noise <= 0 or samples < 1:
-            raise ValueError(f"noise={noise} with samples={samples} corrupts nothing: both are positive.")
-        shape, generator = (samples, len(span), lm.d_model), torch.Generator().manual_seed(seed)
-        draws = noise * embedding_std(lm) * torch.randn(shape, generator=generator)
-
-    clean = lm.tokens(prompt)
-    tokens = take(clean, [0] * len(draws))
+        noise = draws(lm, len(span), noise, samples, seed)
+    tokens = take(clean, [0] * len(noise))
     grid = Grid.of(lm, component, tokens, tokens, layers, positions, heads, window)
     acts = record(lm, clean, Site("block_input", 0), *grid.sites(component))
 
     def corrupt(rows: Sequence[int]) -> list[Edit]:
-        return [add(Site("block_input", 0, positions=tuple(span)), draws[list(rows)])]
+        return [add(Site("block_input", 0, positions=tuple(span)), noise[list(rows)])]
 
     def source(rows: Sequence[int]):
         return acts.rows([0] * len(rows))
@@ -175,7 +184,7 @@ def causal_trace(
     runs = batches.runs(lm, tokens, component, grid.cells, source, corrupt)
     found = torch.stack([metric(logits).float().cpu() for logits in runs])  # (run, sample)
     values = grid.table(found[1:])  # (sample, layer, position)
-    n = len(draws)
+    n = len(noise)
     length = tokens.shape[1]
     return Trace(
         values=values.mean(0),
@@ -184,7 +193,7 @@ def causal_trace(
         base=found[0].mean(),
         source=metric(acts.next_token_logits)[0].float().cpu(),
         metric=metric.name,
-        component=component if window == 1 else f"{component}, windows of {window} layers",
+        component=named(component, window),
         error=grid.table(found[1:] - found[0]).std(0) / n**0.5 if n > 1 else None,
         ends=("corrupted", "clean"),
         subject=span,
@@ -217,8 +226,8 @@ def average_traces(traces: Sequence[Trace]) -> Sweep:
     for trace in traces:
         if (trace.component, trace.labels["layer"], trace.axes) != (first.component, first.labels["layer"], first.axes):
             raise ValueError(
-                f"These traces don't go together: one is of {first.component} at layers {first.labels['layer']}, another of "
-                f"{trace.component} at layers {trace.labels['layer']}."
+                f"These traces don't go together: one is of {first.component} at layers {first.labels['layer']}, by "
+                f"{first.axes[1]}, another of {trace.component} at layers {trace.labels['layer']}, by {trace.axes[1]}."
             )
         if trace.axes[1] != "position" or any(len(place) != 1 for place in trace.places):
             raise ValueError("Roles are of single tokens: trace each position by itself, without named spans or heads.")

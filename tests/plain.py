@@ -101,6 +101,7 @@ def snapshot(lm) -> dict:
         "attention": lm.model.config._attn_implementation,
         "output_attentions": lm.model.config.output_attentions,
         "prompt_width": lm.prompt_width,
+        "prompt_rows": lm.prompt_rows,
         "grad_enabled": torch.is_grad_enabled(),
     }
 

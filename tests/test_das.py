@@ -7,6 +7,7 @@ import math
 from functools import cache
 from statistics import mean
 
+import numpy as np
 import pytest
 import torch
 from plain import assert_untouched, close, snapshot
@@ -20,6 +21,7 @@ from interp_helpers import (
     Site,
     class_means,
     compare_subspaces,
+    counterfactual_pairs,
     das,
     das_sweep,
     interchange,
@@ -28,6 +30,7 @@ from interp_helpers import (
     intervene,
     principal_angles,
     principal_components,
+    pronouns,
     record,
     replace,
     swap_subspace,
@@ -159,6 +162,19 @@ def test_without_a_boundary_the_size_is_found_too(net):
     assert principal_angles(subspace.hard().basis, TRUTH[:, :1]).item() < 10
     for one in (subspace, subspace.hard()):
         assert interchange_accuracy(net, "read", one, pairs_of(net, 200, 7)) > 0.9
+
+
+def test_what_validation_keeps_is_as_cold_as_it_is_to_become(net, monkeypatch):
+    judged = []
+    score = interchange.Runs.score
+    monkeypatch.setattr(
+        interchange.Runs, "score", lambda runs, found: judged.append(found[0].temperature.item()) or score(runs, found)
+    )
+    subspace = BoundlessSubspace(D, temperature=(2.0, 0.1))
+    options = FAST | dict(steps=40, validation=pairs_of(net, 40, 3))
+    history = train_das(net, "read", subspace, pairs_of(net, 128, 0), patience=2, **options)
+    assert history.best < 40 and subspace.temperature.item() == pytest.approx(0.1)
+    assert judged == pytest.approx([0.1] * len(history.checked))
 
 
 def test_the_penalty_is_part_of_the_loss(net):
@@ -841,7 +857,7 @@ def test_a_comparison_refuses_overlaps_several_places_and_what_training_refuses(
     train = pairs_of(net, 20, 0)
     with pytest.raises(ValueError, match="2 of the test pairs' prompts are trained on as well"):
         compare_subspaces(net, "read", train, train[3:4])
-    with pytest.raises(ValueError, match="2 of the test pairs' prompts are trained on as well"):
+    with pytest.raises(ValueError, match="2 of the test pairs' prompts are validated on as well"):
         compare_subspaces(net, "read", train, pairs_of(net, 3, 5)[:1], validation=pairs_of(net, 3, 5))
     with pytest.raises(ValueError, match="trained on as well"):
         compare_subspaces(net, "read", train, pairs_of(net, 3, 9), validation=train[:1], steps=1)
@@ -912,6 +928,36 @@ def test_several_ranks_are_an_axis_and_a_site_where_nothing_can_be_learnt_has_no
     assert sweep.labels["rank"] == [None, 1, 32]
     assert sweep.values[1:, 0, 0].tolist() == [0.0, 0.0]  # the first token is the same in base and source
     assert sweep.values[0, 0, 1] == sweep.values[2, 0, 1]  # the whole component, and all its dimensions
+
+
+def test_pairs_ranks_and_answers_may_be_read_once_and_numbers_be_numpy_s(lm):
+    train, test = pairs_for(lm, PLACE, "When", n=8), pairs_for(lm, PLACE, "As", n=8)
+    held_out, answers = pairs_for(lm, PLACE, "While", n=4), answers_at(lm, PLACE)
+    how = dict(layers=[1], positions={"name": 1}, steps=2)
+    expected = das_sweep(lm, train, test, rank=[1, 2], validation=held_out, answers=answers, **how)
+    how |= dict(layers=np.int64(1), rank=np.array([1, 2]), validation=iter(held_out), answers=iter(answers))
+    found = das_sweep(lm, iter(train), iter(test), **how)
+    assert torch.equal(found.values, expected.values) and found.labels == expected.labels
+    how = dict(ranks=[1, 2], seeds=[0, 1], steps=2, validation=held_out, answers=answers)
+    expected = compare_subspaces(lm, PLACE, train, test, **how)
+    how = {name: iter(value) if isinstance(value, list) else value for name, value in how.items()}
+    assert compare_subspaces(lm, PLACE, iter(train), iter(test), **how).test == expected.test
+
+
+def test_validation_pairs_among_the_test_pairs_are_said_to_be_that(lm):
+    train, test = pairs_for(lm, PLACE, "When", n=8), pairs_for(lm, PLACE, "As", n=8)
+    with pytest.raises(ValueError, match="of the test pairs' prompts are validated on as well"):
+        das_sweep(lm, train, test, layers=[1], positions={"name": 1}, validation=iter(test[:1]))
+    with pytest.raises(ValueError, match="of the test pairs' prompts are validated on as well"):
+        compare_subspaces(lm, PLACE, train, test, validation=iter(test[:1]))
+
+
+def test_counterfactual_pairs_of_items_that_are_read_once_and_never_fewer_than_none():
+    items = pronouns()[:8]
+    assert counterfactual_pairs(iter(items), 5) == counterfactual_pairs(items, 5)
+    assert counterfactual_pairs(items, 0) == []
+    with pytest.raises(ValueError, match="8 items make 32 pairs with different answers, and -1 were asked for"):
+        counterfactual_pairs(items, -1)
 
 
 def test_a_sweep_refuses_overlaps_and_sites_that_are_not_there(lm):

@@ -8,6 +8,7 @@ from plain import EDITABLE, assert_untouched, close, run, snapshot
 from tiny import tiny
 
 from interp_helpers import (
+    RotatedSubspace,
     Site,
     add,
     apply,
@@ -214,6 +215,15 @@ def test_swap_subspace_takes_an_object_with_a_method_swap(lm, source):
         return torch.cat([source["block_output", 1][..., :16], h[..., 16:]], -1)
 
     close(edited(lm, swap_subspace(SITE, source, Half())), plainly(lm, formula))
+
+
+def test_swap_subspace_in_half_precision_is_that_of_a_learnt_subspace():
+    lm, subspace = tiny("gpt2"), RotatedSubspace(32, 5)
+    lm.model.bfloat16()
+    acts = record(lm, SOURCE, SITE)
+    assert torch.equal(
+        edited(lm, swap_subspace(SITE, acts, subspace.basis.detach())), edited(lm, swap_subspace(SITE, acts, subspace))
+    )
 
 
 def test_swap_subspace_within_heads(lm, source):

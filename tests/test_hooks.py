@@ -9,7 +9,7 @@ import torch
 from plain import EDITABLE, GPT2_PLACES, assert_untouched, close, greedy, hooked, run, seen, snapshot
 from tiny import tiny, tiny_model
 
-from interp_helpers import Site, add, apply, intervene, record, replace, zero
+from interp_helpers import Site, SteeringVector, add, apply, intervene, record, replace, zero
 from interp_helpers.anatomy import COMPONENTS, PER_HEAD
 from interp_helpers.edits import noise
 
@@ -42,6 +42,24 @@ def test_record_takes_components_for_all_layers_and_sites_for_one(lm):
     assert acts.stack("mlp_output").shape == (3, 1, 10, 32)
     assert acts.stack("block_output").shape == (1, 1, 10, 32)
     assert torch.equal(acts.stack("mlp_output")[2], acts["mlp_output", 2])
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_record_of_a_site_with_positions_keeps_it(lm, layer):
+    site = stream(layer, positions=-1)
+    acts = record(lm, PROMPT, site, Site("query_output", 1, heads=0))
+    assert torch.equal(acts[site], record(lm, PROMPT, "block_output")[site])
+    assert "block_output at layers" in repr(acts) and acts[Site("query_output", 1, heads=0)].shape == (1, 10, 1, 8)
+
+
+def test_a_record_s_head_that_the_model_lacks_is_refused(lm):
+    with pytest.raises(ValueError, match="has 4 heads, 0 to 3, and head 4 was asked for"):
+        record(lm, PROMPT, Site("query_output", 1, heads=4))
+
+
+def test_a_record_under_an_edit_that_makes_nan_has_logits_of_nan(lm):
+    with intervene(lm, apply(stream(1), lambda h: h * float("nan"))):
+        assert record(lm, PROMPT, "block_output").logits.isnan().all()
 
 
 def test_record_changes_nothing(lm):
@@ -332,6 +350,50 @@ def test_another_run_s_activations_are_swapped_in_while_the_prompt_is_read(lm):
             h[:, n - 1] = source
 
         assert texts[row] == greedy(lm, prompt, 6, ("block_output", 1, swap))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("beams", [1, 2, 3])
+@pytest.mark.parametrize(
+    "edits",
+    [
+        lambda lm, rows: [replace(stream(1, -1), record(lm, [OTHER, "Nine ten eleven"], stream(1)).rows(rows))],
+        lambda lm, rows: [add(stream(0, tuple([(1, 2), (1,)][i] for i in rows)), VECTOR, scale=9)],
+        lambda lm, rows: [add(Site("value_output", 1, tuple([(1, 2), (2, 1)][i] for i in rows), heads=[0, 1]), VECTOR[:8].expand(2, 8), 9)],
+        lambda lm, rows: [noise(stream(0), 3.0), apply(stream(1), torch.relu)],
+    ],
+)  # fmt: skip
+def test_each_beam_gets_its_prompt_s_edit(family, beams, edits):
+    lm = tiny(family)
+    prompts, options = [PROMPT, SHORT], dict(num_beams=beams, min_new_tokens=6)
+    with intervene(lm, *edits(lm, [0, 1])):
+        batched = lm.generate(prompts, 6, **options)
+    alone = []
+    for i in (0, 1):
+        with intervene(lm, *edits(lm, [i])):
+            alone.append(lm.generate(prompts[i], 6, **options))
+    assert batched == alone
+    assert batched != lm.generate(prompts, 6, **options) and lm.prompt_rows is None
+
+
+@pytest.mark.parametrize("where", ["everywhere", "prompt", "new"])
+def test_the_model_s_own_generate_and_one_s_own_loop_tell_new_tokens_from_the_prompt(lm, where):
+    edit = SteeringVector(VECTOR, 1, model=lm.name).edit(lm, FORCE, where=where)
+    ids = lm.tokens(PROMPT)
+    with intervene(lm, edit), torch.no_grad():
+        expected = lm.generate(PROMPT, 8, min_new_tokens=8)
+        whole = lm.model.generate(
+            ids, attention_mask=ids.attention_mask, max_new_tokens=8, min_new_tokens=8, do_sample=False, pad_token_id=0
+        )
+        text, cache = ids, None
+        for _ in range(8):
+            out = lm.model(text[:, -1:] if cache else text, past_key_values=cache, use_cache=True)
+            cache, logits = out.past_key_values, out.logits[:, -1].clone()
+            logits[:, 50256] = -torch.inf  # at least so many new tokens
+            text = torch.cat([text, logits.argmax(-1, keepdim=True)], 1)
+    n = ids.shape[1]
+    assert lm.tokenizer.decode(whole[0, n:]) == lm.tokenizer.decode(text[0, n:]) == expected
+    assert expected != lm.generate(PROMPT, 8, min_new_tokens=8)
 
 
 def test_a_place_outside_a_left_padded_prompt_is_refused_and_generation_leaves_no_trace(lm):

@@ -27,6 +27,12 @@ def test_logit_diff(lm, logits):
     close(logit_diff(lm, " Rome", " Paris")(logits), logits[:, ROME] - logits[:, PARIS])
 
 
+def test_logit_diff_of_half_precision_is_taken_in_single(lm, logits):
+    half = logits.bfloat16()
+    found = logit_diff(lm, " Rome", " Paris")(half)
+    assert found.dtype == torch.float32 and torch.equal(found, half[:, ROME].float() - half[:, PARIS].float())
+
+
 def test_probability(lm, logits):
     expected = [math.exp(row[PARIS]) / sum(map(math.exp, row)) for row in logits.double().tolist()]
     torch.testing.assert_close(probability(lm, " Paris")(logits), torch.tensor(expected), rtol=1e-4, atol=0)

@@ -101,6 +101,39 @@ def test_tokens_pass_through_unchanged_with_their_mask(lm):
     assert torch.equal(lm(tokens), lm([PROMPT, SHORT]))
 
 
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_token_ids_with_a_mask_come_in_lists_arrays_and_tensors(lm, form, side):
+    padded = lm.tokenizer([PROMPT, SHORT], padding=True, padding_side=side)
+    given = {name: form(rows) for name, rows in padded.items()}
+    assert torch.equal(lm(given), lm([PROMPT, SHORT]))
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+def test_token_ids_without_a_mask_are_real_and_may_be_ragged(lm, form):
+    long, short = lm.tokenizer([PROMPT, SHORT])["input_ids"]
+    assert torch.equal(lm([form(long), form(short)]), lm([PROMPT, SHORT]))
+    assert torch.equal(lm({"input_ids": [form(long), form(short)]}), lm([PROMPT, SHORT]))
+    for given in (form([long, long]), {"input_ids": form([long, long])}):
+        assert torch.equal(lm(given), lm([PROMPT, PROMPT]))
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+def test_one_prompt_s_token_ids(lm, form):
+    ids = form(lm.tokenizer(SHORT)["input_ids"])
+    assert torch.equal(lm({"input_ids": ids}), lm(SHORT)) and torch.equal(lm([ids]), lm(SHORT))
+    if form is not list:  # a list is one of prompts
+        assert torch.equal(lm(ids), lm(SHORT))
+    assert lm.generate([ids], 4) == [lm.generate(SHORT, 4)]
+    assert torch.equal(lm(lm.tokenizer([PROMPT, SHORT])), lm([PROMPT, SHORT]))
+
+
+def test_the_tokens_of_several_prompts_are_not_those_of_the_first(lm):
+    with pytest.raises(ValueError, match="str_tokens takes one prompt, and 2 were given"):
+        lm.str_tokens([PROMPT, SHORT])
+    assert lm.str_tokens([SHORT]) == lm.str_tokens(SHORT)
+
+
 def test_a_tensor_s_own_attributes_are_left_alone(lm):
     ids = torch.tensor([[1, 2, 3]])
     lm(ids)
@@ -118,8 +151,22 @@ def test_no_beginning_of_text_token_is_added_that_the_tokenizer_does_not_add(lm)
         ("", "A prompt is empty, so there is nothing to run the model on"),
         (["One", ""], "A prompt is empty"),
         ([], "There is no prompt: a string, a list of strings or a tensor of token ids was expected"),
-        ([1, 2], "A prompt is a string, and int was given: 1"),
-        ([["One"]], "A prompt is a string, and list was given"),
+        ([1, 2], "A prompt is a string or a sequence of token ids, and int was given: 1"),
+        (5, "A prompt is a string or a sequence of token ids, and int was given: 5"),
+        ([["One"]], "A prompt is a string or a sequence of token ids, and list was given"),
+        ([[1.5, 2.0]], "A prompt is a string or a sequence of token ids, and list was given"),
+        (np.zeros((1, 2)), "A prompt is a string or a sequence of token ids, and ndarray was given"),
+        ([[1], []], "A prompt is empty"),
+        ({"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1], [0, 0]]}, "A prompt is empty"),
+        ({"input_ids": []}, "A prompt is empty"),
+        ({"input_ids": [[1, 2], [3]], "attention_mask": [[1, 1], [1, 1]]}, r"and \[2, 2\] for \[2, 1\] were given"),
+        (np.array([[1, 2], [1, 50256]]), "Some rows of the token ids end in the padding token and nothing says"),
+        ([[1, 50257]], "Token ids of tiny gpt2 are 0 to 50256, and 50257 was given"),
+        (torch.tensor([[1, 50257]]), "Token ids of tiny gpt2 are 0 to 50256, and 50257 was given"),
+        (torch.tensor([[1, -100]]), "Token ids of tiny gpt2 are 0 to 50256, and -100 was given"),
+        ({"input_ids": [[1, -100]]}, "Token ids of tiny gpt2 are 0 to 50256, and -100 was given"),
+        ("one" + " two" * 64, "tiny gpt2 has 64 positions, and 65 are needed: give it shorter prompts"),
+        (torch.ones(1, 65, dtype=torch.long), "tiny gpt2 has 64 positions, and 65 are needed"),
         (torch.zeros(1, 0, dtype=torch.long), r"Token ids have shape \(batch, position\), and \(1, 0\)"),
         (torch.zeros(1, 2, 3, dtype=torch.long), r"and \(1, 2, 3\) of torch.int64 was given"),
         (torch.zeros(1, 2), r"and \(1, 2\) of torch.float32 was given"),
@@ -157,7 +204,7 @@ def test_a_mask_may_be_of_booleans(lm):
 
 @pytest.mark.parametrize("pad, eos, expected", [(7, 50256, 7), (None, 50256, 50256), (None, None, 0)])
 def test_shorter_rows_are_filled_with_whatever_token_there_is(lm, pad, eos, expected):
-    tokenizer = copy.copy(lm.tokenizer)
+    tokenizer = copy.deepcopy(lm.tokenizer)
     tokenizer.pad_token_id, tokenizer.eos_token_id = pad, eos
     other = LanguageModel(lm.model, tokenizer)
     assert other.tokens([PROMPT, SHORT])[1, 3:].tolist() == [expected] * 7
@@ -302,6 +349,37 @@ def test_sampling_without_a_seed_follows_the_global_random_state(lm):
 def test_options_reach_the_model_s_own_generate(lm):
     assert lm.generate(PROMPT, 10, num_beams=2, min_new_tokens=10)
     assert lm.generate(PROMPT, 10, eos_token_id=int(lm.next_token_logits(PROMPT).argmax())) == lm.generate(PROMPT, 1)
+
+
+@pytest.mark.parametrize("option", [{"return_dict_in_generate": True}, {"num_return_sequences": 3}])
+def test_options_that_change_what_comes_back_are_refused(lm, option):
+    with pytest.raises(ValueError, match=f"generate returns one text a prompt, without {next(iter(option))}"):
+        lm.generate(PROMPT, 2, do_sample=True, **option)
+    assert lm.generate(PROMPT, 2, return_dict_in_generate=False, num_return_sequences=1) == lm.generate(PROMPT, 2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_a_model_with_learnt_positions_writes_up_to_the_last_of_them(family):
+    lm = tiny(family)
+    assert lm("one" + " two" * 63).shape[1] == 64
+    assert lm.generate("one" + " two" * 59, 5, min_new_tokens=5)
+    with pytest.raises(ValueError, match=f"tiny {family} has 64 positions, and 65 are needed: .* or let it write less"):
+        lm.generate("one" + " two" * 59, 6)
+    with pytest.raises(ValueError, match=f"tiny {family} has 64 positions, and 65 are needed"):
+        lm.next_token_logits("one" + " two" * 64)
+
+
+def test_a_model_with_rotary_positions_has_no_last_one():
+    assert tiny("llama")("one" + " two" * 64).shape[1] == 65
+
+
+def test_where_torch_seeds_an_apple_gpu_too_its_random_state_is_kept(lm, monkeypatch):
+    kept, put_back = torch.tensor([7]), []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda device: kept)
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state, device: put_back.append(state))
+    lm.generate(PROMPT, 1, do_sample=True, seed=5)
+    assert put_back == [kept]
 
 
 @pytest.mark.parametrize(

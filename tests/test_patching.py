@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from plain import assert_untouched, close, snapshot
@@ -18,6 +21,7 @@ from interp_helpers import (
     patch_sweep,
     patching,
     probability,
+    rank,
     record,
     sweeps,
     zero,
@@ -364,6 +368,14 @@ def test_the_mean_of_one_pair_has_no_error_and_a_single_sweep_no_mean(lm, sweep)
         sweep.mean()
 
 
+def test_a_sweep_over_ranks_has_no_pairs_to_average(sweep):
+    ranks = replace(sweep, values=sweep.values[None], axes=("rank", *sweep.axes), labels={**sweep.labels, "rank": [1]})
+    with pytest.raises(ValueError, match="nothing to average: sweep one rank at a time"):
+        ranks.mean()
+    with pytest.raises(ValueError, match=r"has \('rank', 'layer', 'position'\): sweep one rank at a time"):
+        ranks.plot()
+
+
 def test_top_lists_what_moved_the_metric_furthest_from_the_base(sweep, batch):
     assert sweep.top(2) == [
         ({"layer": 6, "position": "1 city"}, -4.0),
@@ -386,12 +398,40 @@ def test_a_sweep_describes_itself(sweep, batch):
     )
 
 
+@pytest.mark.parametrize("number", [np.int64, torch.tensor])
+def test_layers_and_heads_may_be_numbers_of_numpy_and_tensors(lm, number):
+    expected = patch_sweep(lm, BASE, SOURCE, metric_of(lm), "query_output", layers=1, heads=[2])
+    sweep = patch_sweep(lm, BASE, SOURCE, metric_of(lm), "query_output", layers=number(1), heads=number(2))
+    assert sweep.labels == expected.labels == {"pair": [0], "layer": [1], "head": [2]}
+    assert all(type(label) is int for label in sweep.labels["layer"] + sweep.labels["head"])
+    assert torch.equal(sweep.values, expected.values)
+
+
+# -- prompts in other forms -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["tokens", "tokenizer", "generator"])
+@pytest.mark.parametrize("sweep", [patch_sweep, attribution_sweep])
+def test_prompts_may_be_tokens_which_keep_their_mask(lm, sweep, form):
+    ways = {
+        "tokens": lm.tokens,
+        "tokenizer": lm.tokenizer,
+        "generator": iter,
+    }
+    places = {"last token": -1, "second": 1}
+    expected = sweep(lm, BASES, SOURCES, metric_of(lm), positions=places)
+    found = sweep(lm, ways[form](BASES), ways[form](SOURCES), metric_of(lm), positions=places)
+    close(found.values, expected.values)
+    close(found.source, expected.source)
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 REFUSED = [
     (([BASE], SOURCE), {}, "give two strings, or two lists of one length, not a list of 1 and one string"),
     ((BASE, [SOURCE]), {}, "not one string and a list of 1"),
     ((BASES, SOURCES[:2]), {}, "not a list of 3 and a list of 2"),
+    ((torch.ones(3, 2, dtype=torch.long), SOURCE), {}, "not a list of 3 and one string"),
     (([], []), {}, "There is no prompt"),
     (
         (BASE, "One two three"),
@@ -409,7 +449,7 @@ REFUSED = [
     ((BASE, SOURCE), {"positions": []}, r"There is nothing to patch: .* positions=\[\]"),
     ((BASE, SOURCE), {"component": "query_output", "heads": []}, r"There is nothing to patch: .* heads=\[\]"),
     ((BASE, SOURCE), {"component": "resid_post"}, "There is no component 'resid_post'"),
-    ((BASE, SOURCE), {"component": "attention_weight"}, "attention_weight is kept whole"),
+    ((BASE, SOURCE), {"component": "attention_weight"}, "attention_weight can be recorded and not edited"),
     ((BASE, SOURCE), {"window": 0}, "A window is one layer or more, and 0 was given"),
     ((BASE, SOURCE), {"heads": [0]}, "'block_output' is not split by head"),
     ((BASE, SOURCE), {"component": "query_output", "heads": [4]}, "has 4 heads, 0 to 3, and head 4 was asked for"),
@@ -442,6 +482,32 @@ def test_a_metric_s_words_are_one_a_pair(lm):
         patch_sweep(lm, BASES, SOURCES, probability(lm, [" Paris", " Rome"]), positions=[-1])
 
 
+def nothing_but_numbers(logits):
+    return logits[:, 0].tolist()
+
+
+@pytest.mark.parametrize("sweep", [patch_sweep, attribution_sweep])
+@pytest.mark.parametrize(
+    "metric, says",
+    [
+        (lambda logits: logits[:, 7].mean(), r"to \(batch,\) = \(3,\), and got \(\) from <lambda>: leave out .mean"),
+        (lambda logits: logits[:, :3], r"to \(batch,\) = \(3,\), and got \(3, 3\) from"),
+        (nothing_but_numbers, "and got list from nothing_but_numbers"),
+        ([], "There is no metric to measure"),
+    ],
+)
+def test_a_metric_gives_one_number_a_row(lm, monkeypatch, sweep, metric, says):
+    monkeypatch.setattr(patching, "record", lambda *a, **k: pytest.fail("the work had begun"))
+    with pytest.raises(ValueError, match=says):
+        sweep(lm, BASES, SOURCES, metric, positions=[-1])
+
+
+def test_a_metric_without_a_gradient_has_no_attribution(lm):
+    with pytest.raises(ValueError, match="rank of Paris has no gradient: take logit_diff or probability, or use patch"):
+        attribution_sweep(lm, BASE, SOURCE, rank(lm, " Paris"))
+    assert patch_sweep(lm, BASE, SOURCE, rank(lm, " Paris"), layers=[0]).values.shape == (1, 10)
+
+
 def test_places_that_could_be_cells_or_pairs_are_refused(lm):
     with pytest.raises(ValueError, match="could be 2 cells, or one cell with a place for each of 2 pairs"):
         patch_sweep(lm, [BASE, BASE], [SOURCE, SOURCE], metric_of(lm), positions=[[3], [2]])
@@ -467,9 +533,20 @@ def test_attribution_is_the_slope_towards_the_source(family, component):
             ends = []
             for sign in (1, -1):
                 with intervene(lm, add(site, sign * step * (theirs[site] - ours[site]))):
-                    ends.append(metric(lm.next_token_logits(BASE))[0])
+                    ends.append(metric(lm.next_token_logits(BASE))[0].double())
             slope = (ends[0] - ends[1]) / (2 * step)
             torch.testing.assert_close((sweep.values[layer, column] - sweep.base).double(), slope, atol=1e-3, rtol=5e-3)
+
+
+def test_attribution_in_half_precision_multiplies_in_single():
+    lm = tiny("gpt2")
+    lm.model.bfloat16()
+    site, metric = Site("block_output", 1, positions=-1), probability(lm, " Paris")
+    sweep = attribution_sweep(lm, BASE, SOURCE, metric, layers=[1], positions=[-1])
+    ours, theirs = record(lm, BASE, site, grad=True), record(lm, SOURCE, site)
+    (slope,) = torch.autograd.grad(metric(ours.next_token_logits).sum(), ours["block_output", 1])
+    change = ((theirs[site].float() - ours[site].float()) * slope[:, -1:].float()).sum().detach()
+    torch.testing.assert_close(sweep.values[0, 0] - sweep.base, change, rtol=1e-4, atol=0)
 
 
 def test_attribution_of_a_batch_is_each_pair_s_own(lm, monkeypatch):

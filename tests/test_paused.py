@@ -397,9 +397,9 @@ ONE = [(BASES[0], SOURCES[0], 7)]
         (LAST, [(BASES[0], SOURCES[0], " Colosseum")], "' Colosseum' is 4 tokens for .*, and one token was expected"),
         (LAST, [(BASES[0], SOURCES[0], 60000)], "Token id 60000 is outside the vocabulary"),
         (LAST, [(BASES[0], "", 7)], "A prompt is empty"),
-        (LAST, [(torch.tensor([[1, 2]]), SOURCES[0], 7)], "A prompt is a string, and Tensor was given"),
-        (LAST, [(BASES[0], 3, 7)], "A prompt is a string, and int was given: 3"),
-        (LAST, [([1, 2, 3], SOURCES[0], 7)], r"A prompt is a string, and list was given: \[1, 2, 3\]"),
+        (LAST, [(torch.tensor([[1, 2]]), SOURCES[0], 7)], "A prompt is a string or a sequence of token ids, and Tensor was given"),
+        (LAST, [(BASES[0], 3, 7)], "A prompt is a string or a sequence of token ids, and int was given: 3"),
+        (LAST, [([1, 2.5], SOURCES[0], 7)], r"A prompt is a string or a sequence of token ids, and list was given: \[1, 2.5\]"),
     ],
 )  # fmt: skip
 def test_pairs_that_do_not_fit_are_refused_and_leave_no_trace(lm, site, pairs, says):

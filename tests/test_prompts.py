@@ -242,6 +242,7 @@ def sorted_out(fresh):
 def test_a_fact_is_known_if_its_answer_is_the_first_choice(fresh, sorted_out):
     right, wrong = sorted_out
     assert known(fresh, [wrong[0], *right, *wrong[1:]]) == right
+    assert known(fresh, iter([*wrong, *right])) == right
 
 
 def test_a_pair_is_known_if_both_of_its_facts_are(fresh, sorted_out):

@@ -10,7 +10,7 @@ import torch
 
 from interp_helpers import Site
 from interp_helpers.anatomy import COMPONENTS, PER_HEAD
-from interp_helpers.sites import Layout, as_positions
+from interp_helpers.sites import Layout, as_ints, as_positions
 
 RIGHT = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 LEFT = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -43,6 +43,18 @@ def test_numbers_may_come_from_numpy_and_tensors(one):
     assert site == Site("query_output", 3, positions=3, heads=3)
     assert (type(site.layer), type(site.positions), type(site.heads)) == (int, int, int)
     assert Site("query_output", 0, heads=[one]) == Site("query_output", 0, heads=[3])
+
+
+@pytest.mark.parametrize(
+    "one", [3, np.int64(3), torch.tensor(3), [np.int64(3)], np.array([3]), torch.tensor([3]), (3,)]
+)
+def test_one_number_or_several_become_ints(one):
+    (number,) = as_ints(one)
+    assert number == 3 and type(number) is int
+
+
+def test_what_is_no_number_is_left_for_a_site_to_refuse(lm):
+    assert as_ints([1.5, None, "x"]) == [1.5, None, "x"] and as_ints(None) == [None]
 
 
 def test_sites_are_hashable_whatever_their_positions():
@@ -172,7 +184,15 @@ def test_a_call_without_a_mask_knows_how_much_was_read_before(lm):
     with torch.no_grad():
         cache = lm.model(lm.tokens("one two three"), use_cache=True).past_key_values
     layout = Layout.of_call((torch.zeros(1, 2, dtype=torch.long),), {"past_key_values": cache}, None)
-    assert (layout.past, layout.lengths) == (3, (5,))
+    assert (layout.past, layout.lengths) == (3, (3,))
+
+
+@pytest.mark.parametrize("past, new", [(0, [False] * 5), (3, [True] * 2), (4, [True])])
+def test_in_a_loop_of_one_s_own_what_follows_an_earlier_call_is_new(past, new):
+    ids = torch.zeros(1, 5 - past, dtype=torch.long)
+    mask = torch.tensor([[0, 1, 1, 1, 1]])
+    spots = Layout.of_call((ids,), {"attention_mask": mask}, None).spots(None)
+    assert spots.new.tolist() == new[-len(spots.new) :] and spots.positions.tolist()[-1] == 3
 
 
 def test_rows_can_be_chosen_and_repeated():

@@ -17,6 +17,7 @@ from interp_helpers import (
     probability,
     record,
     replace,
+    tracing,
 )
 from interp_helpers.tracing import ROLES
 
@@ -145,6 +146,10 @@ def test_what_cannot_be_averaged(lm):
     for other, message in [
         (causal_trace(lm, PROMPT, SUBJECT, ANSWER, "mlp_output", samples=1), "don't go together.*mlp_output"),
         (causal_trace(lm, PROMPT, SUBJECT, ANSWER, samples=1, layers=[0]), "don't go together"),
+        (
+            causal_trace(lm, PROMPT, SUBJECT, ANSWER, "query_output", samples=1, layers=[0], heads=[0]),
+            r"block_output at layers \[0, 1, 2\], by position, another of query_output at layers \[0\], by head",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             average_traces([one, other])
@@ -154,12 +159,24 @@ def test_what_cannot_be_averaged(lm):
             average_traces(wrong)
 
 
+def test_the_draws_are_those_of_a_trace(lm):
+    trace = causal_trace(lm, PROMPT, SUBJECT, ANSWER, samples=2, seed=4, noise=2.0, layers=[0])
+    given = tracing.draws(lm, len(SPAN), noise=2.0, samples=2, seed=4)
+    assert torch.equal(causal_trace(lm, PROMPT, SUBJECT, ANSWER, noise=given, layers=[0]).values, trace.values)
+
+
 # -- bad input ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
+        (
+            dict(prompt=[PROMPT, PROMPT]),
+            "causal_trace takes one prompt, and 2 were given: trace each, and average_traces",
+        ),
+        (dict(prompt=[PROMPT, PROMPT], subject=SPAN), "causal_trace takes one prompt, and 2 were given"),
+        (dict(component="attention_weight"), "attention_weight can be recorded and not edited"),
         (dict(subject="Colosseum"), "does not occur"),
         (dict(subject=[1, 3]), "neighbouring positions"),
         (dict(subject=[]), "neighbouring positions"),

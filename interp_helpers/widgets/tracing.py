@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from ..edits import add, replace
 from ..hooks import intervene, record
 from ..prompts import Fact
 from ..sites import Site
 from ..sweeps import Sweep, window_of
-from ..tracing import causal_trace, embedding_std
+from ..tracing import causal_trace, draws
 from .explorer import SiteExplorer, the_same
 
 COMPONENTS = {"residual stream": "block_output", "MLP": "mlp_output", "attention": "attention_output"}
@@ -62,10 +60,7 @@ class TracingExplorer(SiteExplorer):
         """The likeliest next tokens {"clean": …, "corrupted": …, "restored": …}; of the first draw of noise."""
         lm, component = self.lm, COMPONENTS[self.component]
         clean, span = record(lm, self.prompt, component), lm.find(self.prompt, self.fact.subject)
-        shape, draw = (SAMPLES, len(span), lm.d_model), torch.Generator().manual_seed(0)
-        corruption = add(
-            Site("block_input", 0, span), self.noise * embedding_std(lm) * torch.randn(shape, generator=draw)[:1]
-        )
+        corruption = add(Site("block_input", 0, span), draws(lm, len(span), self.noise, SAMPLES, seed=0)[:1])
         layers = window_of(self.layer, self.window, lm.n_layers)
         restoration = [replace(Site(component, layer, self.position), clean) for layer in layers]
         with intervene(lm, corruption):
