@@ -39,14 +39,14 @@ class Comparison:
     subspaces: Mapping[str, list]
 
     def plot(self, title: str):
-        """The means over seeds on held-out pairs as bars; the error bars reach to the furthest seed."""
+        """The means over seeds on held-out pairs as bars; the error bars reach from the lowest seed to the highest."""
         from .plotting import bars
 
         return bars(
             {name: mean(found) for name, found in self.test.items()},
-            errors={name: max(abs(one - mean(found)) for one in found) for name, found in self.test.items()},
+            errors={name: (mean(found) - min(found), max(found) - mean(found)) for name, found in self.test.items()},
             title=title,
-            ylabel=f"interchange-intervention accuracy on {self.pairs[1]} held-out pairs\n(mean over seeds; bars reach to the furthest seed)",
+            ylabel=f"interchange-intervention accuracy on {self.pairs[1]} held-out pairs\n(mean over seeds; whiskers from the lowest seed to the highest)",
         )
 
     def __repr__(self) -> str:

@@ -137,14 +137,13 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
         bar = figure.colorbar(image, ax=list(panels), pad=0.02, fraction=0.05, aspect=12 * len(sweeps))
         bar.set_label(textwrap.fill(sweep.metric, 26 * len(sweeps)))
         bar.outline.set_visible(False)
-        for name, value in references.items():
+        for value in references.values():
             bar.ax.axhline(value, color="black", linewidth=1.5)
-            inward = -1 if value == max(references.values()) else 1  # the names stand between the two lines
-            bar.ax.annotate(
-                name, (0.5, value), xycoords=("axes fraction", "data"), xytext=(0, 4 * inward),
-                textcoords="offset points", ha="center", va="top" if inward < 0 else "bottom", fontsize="small",
-                bbox=dict(facecolor="white", edgecolor="none", pad=0.6, alpha=0.8),
-            )  # fmt: skip
+        far = [
+            t for t in bar.get_ticks() if abs(t) <= limit and all(abs(t - v) > limit / 10 for v in references.values())
+        ]
+        names = [f"{value:.2g} {name}" for name, value in references.items()]
+        bar.set_ticks([*far, *references.values()], labels=[*(f"{t:.2g}".replace("-", "−") for t in far), *names])
     told = " ".join(f"{name + ': ' if name else ''}{sweep!r}." for name, sweep in sweeps.items())
     return Picture(figure, alt or f"{title} {told} Layers run from left to right, {sweep.axes[1]}s down.")
 
@@ -222,7 +221,7 @@ def curves(
             axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2)
             axes.annotate(
                 name, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-                ha="right", va="bottom", fontsize="small", color="0.3",
+                ha="right", va="bottom", fontsize="small", color="0.3", path_effects=[_OUTLINE],
             )  # fmt: skip
         for name, x_limit in (limits or {}).items():
             axes.axvline(x_limit, color="0.35", linestyle=":", linewidth=1.2)
@@ -264,7 +263,7 @@ def _point(x: float) -> str:
 def bars(
     values: Mapping[str, float],
     *,
-    errors: Mapping[str, float] | None = None,
+    errors: Mapping[str, float | tuple[float, float]] | None = None,
     title: str,
     ylabel: str,
     alt: str | None = None,
@@ -276,7 +275,7 @@ def bars(
 
     Args:
         values: {name: value}.
-        errors: {name: half the error bar}.
+        errors: {name: half the error bar, or (how far it reaches below, above)}.
         title, ylabel: the finding, and what the bars measure.
         alt: the text alternative; by default every bar's value.
     """
@@ -286,16 +285,16 @@ def bars(
         axes = figure.add_subplot()
         heights = [float(values[name]) for name in names]
         written = [f"{round(height, 2) + 0.0:.2f}".replace("-", "−") for height in heights]  # + 0.0: no “-0.00”
-        spread = [float((errors or {}).get(name, 0)) for name in names]
+        spread = np.array([np.broadcast_to((errors or {}).get(name, 0), 2) for name in names], dtype=float)
         axes.barh(
-            names, heights, xerr=spread if errors else None, color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3
+            names, heights, xerr=spread.T if errors else None, color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3
         )
         axes.axvline(0, color="black", linewidth=0.8)
         least = 0.02 * max(map(abs, heights), default=0)  # left of a bar this short stands the axis
-        for i, (value, half) in enumerate(zip(heights, spread, strict=True)):
+        for i, (value, (below, above)) in enumerate(zip(heights, spread, strict=True)):
             side = 1 if value > -least else -1
             axes.annotate(
-                written[i], (value + side * half, i), xytext=(4 * side, 0), textcoords="offset points", va="center",
+                written[i], (value + above if side > 0 else value - below, i), xytext=(4 * side, 0), textcoords="offset points", va="center",
                 ha="left" if side > 0 else "right", fontsize="small",
             )  # fmt: skip
         axes.margins(x=0.12)

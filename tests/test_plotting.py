@@ -184,8 +184,9 @@ def test_several_heatmaps_share_one_scale_that_holds_them_all():
 
 def test_the_two_runs_are_called_what_the_sweep_calls_them():
     picture = heatmap(replace(sweep(), ends=("corrupted", "clean")))
-    told = [text.get_text() for text in picture.figure.axes[-1].texts]
-    assert told == ["corrupted", "clean"]
+    told = [label.get_text() for label in picture.figure.axes[-1].get_yticklabels()]
+    named = [label.split(" ", 1)[1] for label in told if " " in label]
+    assert named == ["corrupted", "clean"] and len(told) > len(named), "with numbers, and ticks between them"
     assert "corrupted -1.00, clean 2.00" in picture.alt
 
 
@@ -373,3 +374,11 @@ def test_intervals_are_drawn_where_they_are():
     assert np.allclose(ends, [[0.4, 0.7], [0.1, 0.4]])
     assert len(second.lines[0].get_xdata()) == 1, "a group may lack a condition"
     assert "a: with 0.50 [0.40, 0.70], without 0.10 [0.00, 0.20]; b: with 0.20" in picture.alt
+
+
+def test_an_error_bar_may_reach_further_to_one_side():
+    picture = bars(
+        {"even": 0.5, "to one side": 0.9}, errors={"even": 0.1, "to one side": (0.3, 0.05)}, title="t", ylabel="y"
+    )
+    (lines,) = [c for c in picture.figure.axes[0].collections if len(c.get_segments()) == 2]
+    assert np.round([segment[:, 0] for segment in lines.get_segments()], 3).tolist() == [[0.4, 0.6], [0.6, 0.95]]

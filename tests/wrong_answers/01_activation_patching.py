@@ -119,7 +119,9 @@ WRONG = {
         (later(BEST, "int(later.int().argmax())"), "never has a *larger* share you found 0"),
         (later(BEST, "int(later.nonzero()[0])"), "your function raised IndexError"),
         (
-            later(BEST, "max([i + 1 for i in range(len(later) - 1) if not later[i]], default=0) if later.any() else None"),
+            later(
+                BEST, "max([i + 1 for i in range(len(later) - 1) if not later[i]], default=0) if later.any() else None"
+            ),
             "the *first* layer was asked for",
         ),
         (
@@ -156,7 +158,10 @@ WRONG = {
             "base and source exchanged give the base run",
         ),
         (recovered("float((patched - start) / (end - start)) * 100"), "100 is in per cent"),
-        (recovered("float((patched - start) / (end - start)) / 2"), "what the later blocks see is then all the source's"),
+        (
+            recovered("float((patched - start) / (end - start)) / 2"),
+            "what the later blocks see is then all the source's",
+        ),
         (recovered("print((patched - start) / (end - start))"), "your function returned None"),
         (
             "def recovered(layer, positions):\n    return 1.0",
