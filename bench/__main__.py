@@ -163,9 +163,10 @@ def measure(name: str, job, contenders: list[Contender], rounds: int) -> list[Re
     ]
     for one in contenders:
         one.run(one.model, small(job))
+    expected = contenders[0].run(contenders[0].model, job)
     for number in range(rounds):
-        expected = None
-        for one, result in zip(contenders, results, strict=True):
+        turns = list(zip(contenders, results, strict=True))
+        for one, result in turns[:: -1 if number % 2 else 1]:  # nobody always comes first
             if (name, one.form) in SLOW and number >= SLOW_ROUNDS:
                 continue
             print(f"\r{name}, round {number + 1}: {one.library} {one.form:<20}", end="", file=sys.stderr, flush=True)
@@ -173,10 +174,11 @@ def measure(name: str, job, contenders: list[Contender], rounds: int) -> list[Re
             values = one.run(one.model, job)
             result.seconds.append(time.perf_counter() - wall)
             result.cpu.append(time.process_time() - cpu)
-            result.ratios.append(result.seconds[-1] / results[0].seconds[-1])
-            expected = values if expected is None else expected
             result.difference = max(result.difference, difference(values, expected))
             del values
+        for result in results:
+            if len(result.seconds) > number:
+                result.ratios.append(result.seconds[number] / results[0].seconds[number])
     print(f"\r{'':60}\r", end="", file=sys.stderr, flush=True)
     return results
 
