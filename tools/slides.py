@@ -151,9 +151,9 @@ def build(marp: Path, printer: str, out: Path) -> None:
             "png": ["--images", "png"],
         }.items():
             command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer]
-            command += [*options, "--input-dir", folder, "--output", str(out / kind)]
+            command += [*options, "--browser-timeout", "300", "--input-dir", folder, "--output", str(out / kind)]
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, cwd=SLIDES
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, cwd=SLIDES
             )
             if done.returncode or not any((out / kind).glob(f"*.{kind}")):
                 raise RuntimeError(f"marp built no {kind}: {done.stderr.strip()[-1500:]}")
