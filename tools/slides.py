@@ -151,11 +151,14 @@ def build(marp: Path, printer: str, out: Path) -> None:
             "png": ["--images", "png"],
         }.items():
             command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer]
-            command += [*options, "--browser-timeout", "300", "--input-dir", folder, "--output", str(out / kind)]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, cwd=SLIDES
-            )
-            if done.returncode or not any((out / kind).glob(f"*.{kind}")):
+            command += [*options, "--browser-timeout", "60", "--input-dir", folder, "--output", str(out / kind)]
+            for _ in range(3):  # now and then the browser doesn't answer, and does the next time
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, cwd=SLIDES
+                )
+                if done.returncode == 0 and any((out / kind).glob(f"*.{kind}")):
+                    break
+            else:
                 raise RuntimeError(f"marp built no {kind}: {done.stderr.strip()[-1500:]}")
 
 
