@@ -151,8 +151,8 @@ def build(marp: Path, printer: str, out: Path) -> None:
             "png": ["--images", "png"],
         }.items():
             command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer]
-            command += [*options, "--browser-timeout", "60", "--input-dir", folder, "--output", str(out / kind)]
-            for _ in range(3):  # now and then the browser doesn't answer, and does the next time
+            command += [*options, "--browser-timeout", "20", "--input-dir", folder, "--output", str(out / kind)]
+            for _ in range(12):  # now and then the browser doesn't answer, and does the next time
                 done = subprocess.run(
                     command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, cwd=SLIDES
                 )
