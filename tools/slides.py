@@ -152,7 +152,7 @@ def build(marp: Path, printer: str, out: Path) -> None:
         }.items():
             command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer]
             command += [*options, "--browser-timeout", "20", "--input-dir", folder, "--output", str(out / kind)]
-            for _ in range(12):  # now and then the browser doesn't answer, and does the next time
+            for _ in range(4):  # now and then the browser doesn't answer, and does the next time
                 done = subprocess.run(
                     command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, cwd=SLIDES
                 )
