@@ -150,16 +150,14 @@ def build(marp: Path, printer: str, out: Path) -> None:
             "pdf": ["--pdf", "--pdf-notes", "--pdf-outlines"],
             "png": ["--images", "png"],
         }.items():
-            command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer]
-            command += [*options, "--browser-timeout", "20", "--input-dir", folder, "--output", str(out / kind)]
-            for _ in range(4):  # now and then the browser doesn't answer, and does the next time
+            for deck in decks():  # a browser for each: one that has drawn a deck's PNGs may not answer for the next
+                command = [str(marp), "--config", str(SLIDES / "marp.config.mjs"), "--browser-path", printer, *options]
+                command += [str(Path(folder) / deck.name), "--output", str(out / kind / f"{deck.stem}.{kind}")]
                 done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, cwd=SLIDES
+                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, cwd=SLIDES
                 )
-                if done.returncode == 0 and any((out / kind).glob(f"*.{kind}")):
-                    break
-            else:
-                raise RuntimeError(f"marp built no {kind}: {done.stderr.strip()[-1500:]}")
+                if done.returncode or not any((out / kind).glob(f"{deck.stem}*.{kind}")):
+                    raise RuntimeError(f"marp built no {kind} of {deck.stem}: {done.stderr.strip()[-1500:]}")
 
 
 def main(arguments: list[str]) -> int:
