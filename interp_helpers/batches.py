@@ -22,7 +22,7 @@ from .sites import Site, take
 
 MEMORY = 64 * 2**20  # bytes that one call of a block may need for its intermediate results, about
 GROUPS = 4  # rows are grouped by their first patched token: more groups waste fewer tokens, fewer make larger batches
-ROWS = 64  # final logits at once; and rows a forward, the plain way
+ROWS = 64  # rows a forward, the plain way
 SMALLEST = 256  # tokens a call below which a block costs the same however few they are
 
 
@@ -127,7 +127,7 @@ def _resumed(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tenso
             where = torch.tensor([(1 + patch.cell, rows[patch.row]) for patch in group])
             streams[where[:, 0], where[:, 1]] = run.resume(component, group, acts).to(streams)
             bar.update(len(group))
-    per_call = max(1, ROWS // batch)
+    per_call = max(1, MEMORY // (batch * lm.model.config.vocab_size * streams.element_size()))
     for i in range(0, len(streams), per_call):
         yield from lm.unembed(streams[i : i + per_call].to(lm.device).flatten(0, 1)).unflatten(0, (-1, batch))
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -134,7 +134,7 @@ class Run:
             if put and not inside:
                 h[:joined] = put(h[:joined])
             if layer < n:
-                with _hook(lm.anatomy.place(component, layer), put) if put and inside else nullcontext():
+                with self._inside(component, layer, put if inside else None, rows[:joined], first):
                     h[:joined] = self._call(layer, h[:joined], rows[:joined], first)
         return h[torch.arange(len(rows)), self.last[rows] - first]
 
@@ -148,9 +148,27 @@ class Run:
         h = self.streams[layer + shift][rows, first:]
         h = h if inside else put(h)
         for i in range(layer + shift, self.lm.n_layers):
-            with _hook(self.lm.anatomy.place(component, layer), put) if inside and i == layer else nullcontext():
+            with self._inside(component, i, put if inside and i == layer else None, rows, first):
                 h = self._call(i, h, rows, first)
         return h[torch.arange(len(rows)), self.last[rows] - first]
+
+    @contextmanager
+    def _inside(self, component: str, layer: int, put: Callable | None, rows: Tensor, first: int) -> Iterator[None]:
+        """While it lasts, `put` patches a component within block `layer`. Where there is nothing to patch and the block is the last,
+        only each row's last token goes through the attention's projection and through the MLP, since nothing else is read of what
+        leaves it: added to the stream, it is broadcast over the other tokens, where it means nothing."""
+        hooks = {component: put} if put else {}
+        if not put and layer == self.lm.n_layers - 1:
+            last = torch.arange(len(rows)), self.last[rows] - first
+
+            def only_last(tensor: Tensor) -> Tensor | None:
+                return tensor[last][:, None] if tensor.ndim == 3 else None  # OPT's MLP is given (row · column, d)
+
+            hooks = dict.fromkeys(("attention_value_output", "mlp_input"), only_last)
+        with ExitStack() as stack:
+            for name, change in hooks.items():
+                stack.enter_context(_hook(self.lm.anatomy.place(name, layer), change))
+            yield
 
     def _call(self, layer: int, h: Tensor, rows: Tensor, first: int) -> Tensor:
         """Block `layer` on the tokens from column `first` on of some rows; the tokens before are the base run's."""

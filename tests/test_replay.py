@@ -249,6 +249,33 @@ def test_calls_stay_within_the_memory(lm, place, monkeypatch):
     assert 4 * rows * (new * (3 * 128 + 8 * 32) + 2 * width * 32) < 150_000
 
 
+def test_the_last_block_makes_only_what_is_read(lm, monkeypatch):
+    mlp = lm.anatomy.place("mlp_input", lm.n_layers - 1).module
+    forward, widths = mlp.forward, []
+
+    def counted(stream):
+        widths.append(stream.shape[1])
+        return forward(stream)
+
+    monkeypatch.setattr(mlp, "forward", counted)
+    whole = len(lm.str_tokens(BASES[0]))
+    patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"), layers=[0, 1], positions=[2, 3])
+    assert widths[-1] == 1 and set(widths) == {1, whole}
+
+
+def test_logits_stay_within_the_memory(lm, monkeypatch):
+    monkeypatch.setattr(batches, "MEMORY", 5 * 4 * lm.model.config.vocab_size)
+    unembed, rows = lm.unembed, []
+
+    def counted(stream):
+        rows.append(len(stream))
+        return unembed(stream)
+
+    monkeypatch.setattr(lm, "unembed", counted)
+    patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"), positions=[1, -1])
+    assert max(rows) == 5 and sum(rows) == 1 + 2 * lm.n_layers
+
+
 def test_a_larger_model_and_a_longer_prompt_get_fewer_rows_a_call():
     small, large = tiny("llama"), tiny("llama", hidden_size=64, intermediate_size=480)
     assert batches.rows_per_call(large, 10, 10) < batches.rows_per_call(small, 10, 10)
