@@ -814,6 +814,31 @@ def test_the_default_place_is_the_users_data_folder(monkeypatch):
 # -- in a real IPython -------------------------------------------------------------------------------------------
 
 
+def test_a_verdict_shows_whatever_its_cell_ends_in():
+    nbclient = pytest.importorskip("nbclient")
+    from nbformat import v4
+
+    define = """
+        from interp_helpers.course import check, exercise, require
+        @exercise("demo.last", number=2, title="Where is it?", difficulty=2, minutes=6)
+        def _(answer):
+            require(answer != 30, "that is one too far")
+    """
+    endings = {
+        "check('demo.last', 29)": ["✓ Correct"],
+        "check('demo.last', 29)\n'below'": ["'below'", "✓ Correct"],
+        "for answer in (30, 29):\n    check('demo.last', answer)": ["△ Not yet, because that is one", "✓ Correct"],
+        "1 / 0\ncheck('demo.last', 29)": [""],
+        "'afterwards'": ["'afterwards'"],
+    }
+    cells = [v4.new_code_cell(code) for code in (textwrap.dedent(define), *endings)]
+    nb = nbclient.NotebookClient(v4.new_notebook(cells=cells), kernel_name="python3", allow_errors=True).execute()
+    for cell, expected in zip(nb.cells[1:], endings.values(), strict=True):
+        texts = [output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+        assert len(texts) == len(expected), cell
+        assert all(text.startswith(start) for text, start in zip(texts, expected, strict=True)), texts
+
+
 def test_ipython_shows_the_same_forms(layer, two_questions):
     pytest.importorskip("IPython")
     from IPython.core.formatters import DisplayFormatter

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from . import registry, store
 from .attempts import blank_in
 from .render import Card, dots, folded, folded_hints, frame, minutes, paragraph, prose, short
-from .verdicts import Verdict, verdict_card
+from .verdicts import Verdict, shown_anyway, verdict_card
 
 
 class NotYet(AssertionError):
@@ -134,7 +134,7 @@ def exercise(
 
 
 def check(id: str, answer, **context) -> Verdict:
-    """Judge the learner's answer. Never raises on account of the answer; ends a cell, which then shows the verdict.
+    """Judge the learner's answer. Never raises on account of the answer; the cell that it stands in shows the verdict.
 
     >>> check("demo.last", ..., lm=lm)
     ○ Not attempted yet · Exercise 1 · Where is it?
@@ -154,7 +154,7 @@ def check(id: str, answer, **context) -> Verdict:
         store.update("exercise", id, attempts=known.get("attempts", 0) + 1, hints=shown)
     elif status == "correct" and not known.get("done"):
         store.update("exercise", id, attempts=known.get("attempts", 0) + 1, done=True)
-    return verdict_card(ex, status, message, shown, _standing(ex) if status == "correct" else "")
+    return shown_anyway(verdict_card(ex, status, message, shown, _standing(ex) if status == "correct" else ""))
 
 
 def passes(id: str, answer, **context) -> bool:

@@ -1,6 +1,7 @@
 """What a check answers: one of three verdicts, with its reason and the hints that are due.
 
-A `Verdict` is the value of `check(...)`, so it shows itself when the call ends a cell, and tests can read it.
+A `Verdict` is the value of `check(...)`, so it shows itself when the call ends a cell, and tests can read it. Where something
+else stands below it in the cell, `shown_anyway` sees to it that the verdict isn't lost.
 
 >>> check("patching.last-layer", ...).status
 'not attempted'
@@ -8,6 +9,7 @@ A `Verdict` is the value of `check(...)`, so it shows itself when the call ends 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from .render import Card, folded_hints, frame, paragraph, prose
@@ -26,6 +28,21 @@ class Verdict(Card):
     status: str = ""
     message: str = ""
     hints: tuple[str, ...] = ()
+
+
+def shown_anyway(verdict: Verdict) -> Verdict:
+    """In IPython, show the verdict when its cell has run, unless it is what the cell ends in, which IPython shows by itself."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    if shell:
+
+        def cell_has_run(result) -> None:
+            shell.events.unregister("post_run_cell", cell_has_run)
+            if result.result is not verdict:
+                ipython.display.display(verdict)
+
+        shell.events.register("post_run_cell", cell_has_run)
+    return verdict
 
 
 def verdict_card(exercise, status: str, message: str, shown: int, standing: str = "") -> Verdict:
