@@ -30,9 +30,9 @@ notebook("collecting", "5 · Collecting activations")
     minutes=4,
     hints=(
         "Only block outputs and attention outputs were recorded. What enters a block is what left the one before it.",
-        "The sixth block is layer 5, so what enters it left layer 4. And `acts[…][:, -1]` is the last *column*: is that "
+        "The sixth block is layer 5, so what enters it left layer 4. And `batch[…][:, -1]` is the last *column*: is that "
         "the last token of the short prompts?",
-        "`acts[Site('block_output', 4, positions=-1)]` counts from the end of each row's own tokens.",
+        "`batch[Site('block_output', 4, positions=-1)]` counts from the end of each row's own tokens.",
     ),
 )
 def _(answer, lm, acts: Activations):
@@ -153,9 +153,9 @@ def _(answer, lm, streams: Tensor):
     minutes=10,
     hints=(
         "Three steps: measure while nothing is changed, measure with `project_out` of the direction, divide the gaps.",
-        "The site is `Site('block_output', layer, positions=places)`, at the country's token and not at the prompt's last one; the "
+        "The site is `Site('block_output', layer, positions=few_places)`, at the country's token and not at the prompt's last one; the "
         "metric is read inside the `with`.",
-        "`gap = values[true].mean() - values[~true].mean()`, for `values = metric(lm.next_token_logits(prompts))`; the share is "
+        "`gap = values[few_true].mean() - values[~few_true].mean()`, for `values = true_over_false(lm.next_token_logits(few))`; the share is "
         "the gap with the edit, divided by the gap without.",
     ),
 )
@@ -188,7 +188,13 @@ def _(answer, lm, prompts, places, true, metric, directions):
         require(not near(got, 1 - wanted), f"{got:.3f} is the share that is *gone*; what is left was asked for")
         require(
             not near(got, 1),
-            "nothing changed: is the metric read inside the `with`, and does the edit take away what the stream *has* along the direction?",
+            "nothing changed: is the metric read inside the `with` (and for only one of the two gaps), and does the edit take away what the "
+            "stream *has* along the direction?",
+        )
+        require(not near(got, 100 * wanted), f"{got:.1f} is a percentage; a share was asked for")
+        require(
+            not near(got, left - whole) and not near(got, whole - left),
+            f"{got:.3f} is the difference of the two gaps; the share that is left is their ratio",
         )
         require(not near(got * wanted, 1), "you divided the wrong way round: what is left, by what there was")
         require(
@@ -197,11 +203,15 @@ def _(answer, lm, prompts, places, true, metric, directions):
         )
         require(
             not near(got, gap(project_out(Site("block_output", layer, -1), direction)) / whole),
-            "you projected at the prompt's *last* token; the direction was found at the country's, in `places`",
+            "you projected at the prompt's *last* token; the direction was found at the country's, in `few_places`",
         )
         require(
             not near(got, gap(project_out(Site("block_output", layer), direction)) / whole),
-            "you projected at every token; the direction was found at the country's, in `places`",
+            "you projected at every token; the direction was found at the country's, in `few_places`",
+        )
+        require(
+            not near(got, gap(project_out(Site("block_input", layer, places), direction)) / whole),
+            "you projected what *enters* the block; the stream that leaves it was asked for, `block_output`",
         )
         require(
             not near(got, gap(add(site, direction)) / whole) and not near(got, gap(add(site, direction, -1)) / whole),

@@ -61,10 +61,16 @@ def _(answer, countries):
             "`random.Random(seed)`",
         )
     drawn = {tuple(ask(invented, seed)) for seed in range(8)}
+    apart = {tuple(label ^ row[0] for label in row) for row in drawn}  # which countries differ from the first
     require(
         len(drawn) > 1,
         "every seed gives the same labels: a rule that depends on the word alone is no coin toss, and a probe might have reason "
         "to know it",
+    )
+    require(
+        len(apart) > 3,
+        "another seed turns all labels round, or none: which countries are told apart follows a rule, and a probe might have reason to "
+        "know it. Toss a coin for each country",
     )
     shares = [np.mean(ask(invented, seed)) for seed in range(40)]
     require(
@@ -84,7 +90,7 @@ def _(answer, countries):
     difficulty=2,
     minutes=8,
     hints=(
-        "`streams[layer][train]` are the training vectors, `labels[train]` tells which are true; a direction is a difference of "
+        "`streams[layer][train]` are the training vectors, `true[train]` tells which are true; a direction is a difference of "
         "two means.",
         "A dot product with the direction gives one number a statement. Where between the two means' numbers would you draw the line?",
         "`middle = (mean_true + mean_false) / 2`, and the prediction is `(x[test] - middle) @ (mean_true - mean_false) > 0`.",
@@ -94,7 +100,19 @@ def _(answer, streams: Tensor, labels, train, test):
     require(callable(answer), f"the answer is your function `means_accuracy`, and you gave {short(answer)}")
     y = torch.as_tensor(np.asarray(labels)).bool()
     fit_on, test_on = torch.as_tensor(np.asarray(train)), torch.as_tensor(np.asarray(test))
-    x = streams.float().cpu()
+    x = streams.detach().float().cpu().clone()
+
+    def ask(layer: int):
+        try:
+            given = require_attempted(answer(layer))
+            require(
+                torch.equal(streams.detach().float().cpu(), x),
+                "your function writes into `streams`, which the cells below use as well: `x -= …` changes the tensor itself, and "
+                "`x = x - …` makes a new one",
+            )
+            return given
+        finally:
+            streams.copy_(x)
 
     def truth(layer: int, fit=fit_on, score=test_on, threshold: str = "middle", flip: bool = False) -> float:
         xs, ys = x[layer][fit], y[fit]
@@ -123,7 +141,7 @@ def _(answer, streams: Tensor, labels, train, test):
         (dict(threshold="true"), "your line runs through one class's mean; it belongs half-way between the two"),
     ]
     for layer in sorted(range(len(x)), key=lambda layer: abs(layer - len(x) // 2)):
-        given = require_attempted(answer(layer))
+        given = ask(layer)
         shape = tuple(getattr(given, "shape", ()))
         require(
             shape != (len(test_on),),
@@ -138,11 +156,9 @@ def _(answer, streams: Tensor, labels, train, test):
         )
         for options, said in slips:
             require(not near(got, truth(layer, **options)), f"at layer {layer}, {said}")
-        others = [i for i in range(len(x)) if near(got, truth(i))]
         require(
-            not others,
-            f"at layer {layer} the accuracy is {wanted:.3f} and you found {got:.3f}, which another layer has: does your function "
-            "use `layer`?",
+            not all(near(got, require_number(ask(i))) for i in range(0, len(x), max(1, len(x) // 3))),
+            f"your function finds {got:.3f} at every layer: does it use `layer`?",
         )
         raise NotYet(f"at layer {layer} the accuracy is {wanted:.3f}, and you found {got:.3f}")
     return "No training at all, and hardly worse than the regression: what was trained there is mostly the two means."

@@ -81,6 +81,7 @@ WRONG = {
             "That is the control with *shuffled* labels",
         ),
         (labels("return [len(country) % 2 for country in countries]"), "every seed gives the same labels"),
+        (labels("return [(len(country) + seed) % 2 for country in countries]"), "turns all labels round, or none"),
         (labels("return [0 for country in countries]"), "nothing is left to tell apart"),
         (
             labels(
@@ -147,7 +148,15 @@ WRONG = {
         (means("(predicted == y[train]).float().mean().item()", score="[train]"), "the held-out ones were asked for"),
         (means("(predicted != y[test]).float().mean().item()"), "the share of *wrong* answers"),
         (means(middle="mean_false"), "your line runs through one class's mean"),
-        (means(layer="15"), "does your function use `layer`?"),
+        (means(layer="15"), "at every layer: does it use `layer`?"),
+        (
+            "def means_accuracy(layer):\n"
+            "    x, y = streams[layer], torch.tensor(true)\n"
+            "    t, f = x[train][y[train]].mean(0), x[train][~y[train]].mean(0)\n"
+            "    x -= (t + f) / 2\n"
+            "    return ((x[test] @ (t - f) > 0) == y[test]).float().mean().item()\n",
+            "your function writes into `streams`",
+        ),
         (means("predicted"), "one a statement; the share of right answers was asked for"),
         (means("(predicted == y[test]).sum().item()"), "is a count or a percentage"),
         (means("print(predicted)"), "your function returned None"),
@@ -156,6 +165,10 @@ WRONG = {
     "collecting.used": [
         (gap_left("without"), "divide it by the gap of the untouched run"),
         (gap_left("1 - without / gap()"), "is the share that is *gone*"),
+        (gap_left("gap() - without"), "is the difference of the two gaps"),
+        (gap_left("100 * without / gap()"), "is a percentage"),
+        (gap_left(edit='project_out(Site("block_input", layer, few_places), direction)'), "what *enters* the block"),
+        (gap_left("without / also", inside="without, also = gap(), gap()"), "for only one of the two gaps"),
         (gap_left("gap() / without"), "you divided the wrong way round"),
         (gap_left(inside="lm(few)", outside="without = gap()"), "nothing changed"),
         (gap_left(edit='project_out(Site("block_output", layer, -1), direction)'), "at the prompt's *last* token"),
