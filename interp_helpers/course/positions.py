@@ -26,7 +26,7 @@ notebook("positions", "4 · Position-specific intervention")
     hints=(
         "`positions` takes one sequence for each row: `[[…], […], […]]`.",
         "`lm.find(prompt, subject)` is a range of positions; `[-1:]` is its last one, still as a sequence.",
-        "A list comprehension: `[lm.find(p, s)[-1:] for p, s in zip(prompts, subjects)]`.",
+        "A list comprehension: `[lm.find(p, s)[-1:] for p, s in zip(three, subjects)]`.",
     ),
 )
 def _(answer, lm, prompts, subjects):

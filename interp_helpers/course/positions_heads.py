@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..hooks import record
+from ..edits import zero
+from ..hooks import intervene, record
+from ..sites import Site
 from .exercises import NotYet, exercise, require, require_attempted
 from .render import short
 
@@ -27,14 +29,17 @@ from .render import short
 )
 def _(answer):
     require(callable(answer), f"the answer is your function `confirm`, and you gave {short(answer)}")
-    # 8 prompts, 5 layers, 3 heads: two real effects, one that only even prompts show, one that only odd ones do
+    # 8 prompts, 5 layers, 3 heads: two real effects, one that only even prompts show, one that only odd ones do, one
+    # that lowers the metric, and one that is large in three even prompts and far below zero in the fourth
     table = torch.zeros(8, 5, 3)
     table[:, 1, 2] = torch.tensor([0.6, 0.4] * 4)
-    table[:, 3, 0] = torch.tensor([0.5, 0.45] * 4)
+    table[:, 3, 1] = torch.tensor([0.5, 0.45] * 4)
     table[::2, 0, 1] = 0.55
+    table[1::2, 0, 1] = torch.tensor([-0.5, 0.1, 0.1, 0.1])
     table[1::2, 4, 1] = 2.0
     table[:, 2, 1] = -3.0
-    wanted = {(1, 2): 0.4, (0, 1): 0.0, (3, 0): 0.45}
+    table[::2, 4, 0] = torch.tensor([0.9, 0.9, 0.9, -1.9])
+    wanted = {(1, 2): 0.4, (0, 1): -0.05, (3, 1): 0.45}
     got = require_attempted(answer(table.clone(), 3))
     require(got is not None, "your function returned None: is there a `return`?")
     require(isinstance(got, dict), f"a dict {{(layer, head): mean}} was expected, and {short(got)} came back")
@@ -51,11 +56,20 @@ def _(answer):
     require(len(found) == 3, f"k=3 heads were asked for, and {len(found)} came back")
     chosen = set(found)
     require(chosen != {(head, layer) for layer, head in wanted}, "layer and head are exchanged in your keys")
+    for size in (5, 8, 4):  # layers, prompts, prompts in a half
+        require(
+            chosen != {divmod(3 * layer + head, size) for layer, head in wanted},
+            f"your table has 3 heads: number i in the flat table is head i % 3 of layer i // 3, and you divided by {size}",
+        )
     require((2, 1) not in chosen, "you chose by size, and head 2.1 *lowers* the metric: the largest mean was asked for")
     require(
         (4, 1) not in chosen,
         "head 4.1 does something only on the odd prompts, which are for the test, and it was chosen with their help: choose on "
         "`values[::2]` alone",
+    )
+    require(
+        (4, 0) not in chosen,
+        "head 4.0 is large on three of the even prompts and far below zero on the fourth: its *mean* is small, and its median isn't",
     )
     if chosen != set(wanted):
         raise NotYet(
@@ -64,9 +78,18 @@ def _(answer):
     require(
         abs(found[0, 1] - 0.55) > 1e-6,
         "you report the means of the very prompts with which you chose: the luckiest head looks best there (0.55 for head 0.1, "
-        "which does nothing on the others)",
+        "which does next to nothing on the others)",
     )
-    require(abs(found[0, 1] - 0.275) > 1e-6, "you report the means over *all* prompts; half of them helped to choose")
+    require(
+        abs(found[0, 1] - 0.1) > 1e-6,
+        "0.1 is the *median* of head 0.1 on the odd prompts; the mean was asked for, and it is −0.05",
+    )
+    require(
+        abs(found[0, 1] - 0.05) > 1e-6 and abs(found[0, 1] - 0.2) > 1e-6,
+        "head 0.1's mean on the odd prompts is −0.05, and you report a size: what it does there may go the other way, and the sign "
+        "says so",
+    )
+    require(abs(found[0, 1] - 0.25) > 1e-6, "you report the means over *all* prompts; half of them helped to choose")
     require(
         all(abs(found[head] - wanted[head]) < 1e-6 for head in wanted),
         f"on the odd prompts the chosen heads have the means {wanted}, and you found {found}",
@@ -88,7 +111,7 @@ def _(answer):
         "are the writes. Subtract `project(torch.zeros_like(z).flatten())`, the bias, and take `@ direction`.",
     ),
 )
-def _(answer, lm, prompt, direction):
+def _(answer, lm, prompt, direction, metric):
     require(callable(answer), f"the answer is your function `direct_effects`, and you gave {short(answer)}")
     acts = record(lm, prompt, "attention_value_output", "attention_output")
 
@@ -101,6 +124,14 @@ def _(answer, lm, prompt, direction):
         alone = ((1 - mask if keep_others else mask)[:, :, None] * z).flatten(1)
         write = project(alone) - (0 if bias else project(torch.zeros_like(alone)))
         return (write @ direction.to(write)).cpu()
+
+    def lost(layer: int, position: int | None) -> Tensor:
+        """What the metric loses with each head's output set to zero, at one position or at all of them."""
+        without = []
+        for head in range(lm.n_heads):
+            with intervene(lm, zero(Site("attention_value_output", layer, positions=position, heads=head))):
+                without.append(metric(lm.next_token_logits(prompt)))
+        return (metric(lm.next_token_logits(prompt)) - torch.cat(without)).float().cpu()
 
     def ask(layer: int) -> Tensor:
         got = require_attempted(answer(layer))
@@ -152,6 +183,10 @@ def _(answer, lm, prompt, direction):
         require(
             not any(like(truth(other)) for other in layers if other != layer),
             f"asked for layer {layer} you gave another layer's numbers: is `layer` used?",
+        )
+        require(
+            not any(like(sign * lost(layer, position)) for position in (-1, None) for sign in (1, -1)),
+            "that is what is lost without each head, through all paths; its write times `direction` was asked for",
         )
         ratio = float((got * wanted).sum() / (wanted**2).sum())
         require(

@@ -69,8 +69,8 @@ Quiz(
             "They answer different questions: the total effect, and the part that goes straight to the logits.",
         ),
         right(
-            "It changes what later heads do",
-            "Its write is read by later blocks, for example to choose where they look. That path is not direct.",
+            "It changes what later blocks do",
+            "Later heads and MLPs read what it writes; a head may choose by it where to look. That path is not direct.",
         ),
         wrong(
             "The final norm removes what it writes",

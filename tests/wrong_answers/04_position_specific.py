@@ -69,7 +69,11 @@ WRONG = {
         (site("[[3], [4], [4]]"), "in row 1 you name"),
         (site("None"), "`positions=None` names every token"),
         (site("-1", layer=9), "the ninth block is layer 8"),
-        (site("-1", component="mlp_output"), "`block_output` was asked for"),
+        (site("-1", component="mlp_output"), "`block_output` was asked for, and not `mlp_output`"),
+        (
+            ends("lm.find(p, s)[-1:]").replace("block_output", "block_input").replace("layer=8", "layer=9"),
+            "`block_output` was asked for, and not `block_input`",
+        ),
         (site("[[40], [4], [4]]"), "Position 40 is outside row 0"),
         ("site = [[4], [4], [5]]", "the answer is a `Site(…)`"),
     ],
@@ -159,6 +163,33 @@ WRONG = {
             "head 2.1 *lowers* the metric",
             "the smallest mean is the wrong end",
         ),
+        (confirm(choose="values[::2].median(0).values"), "its *mean* is small, and its median isn't"),
+        (
+            confirm(
+                "{divmod(i, n_heads): values[1::2].median(0).values[divmod(i, n_heads)].item() for i in best.tolist()}"
+            ),
+            "the *median* of head 0.1",
+        ),
+        (
+            confirm("{divmod(i, n_heads): values[1::2].mean(0)[divmod(i, n_heads)].abs() for i in best.tolist()}"),
+            "and you report a size",
+        ),
+        (
+            confirm("{divmod(i, n_heads): values[1::2].abs().mean(0)[divmod(i, n_heads)] for i in best.tolist()}"),
+            "and you report a size",
+            "the sizes' mean and the mean's size hide the same sign",
+        ),
+        (
+            confirm("{divmod(i, values.shape[1]): values[1::2].mean(0).flatten()[i].item() for i in best.tolist()}"),
+            "your table has 3 heads",
+        ),
+        (
+            confirm(
+                "{divmod(i, values.shape[1]): values[1::2].mean(0)[divmod(i, values.shape[1])] for i in best.tolist()}"
+            ),
+            "and you divided by 5",
+            "the same divisor, which finds numbers at wrong places, too",
+        ),
         ("confirm = {}", "the answer is your function `confirm`"),
     ],
     "positions.direct": [
@@ -183,6 +214,27 @@ WRONG = {
             "was expected, and (1, ",
         ),
         (direct_effects("project(alone) @ direction"), "your code raised RuntimeError"),
+        (
+            """def direct_effects(layer):
+    lost = []
+    for head in range(lm.n_heads):
+        with intervene(lm, zero(Site("attention_value_output", layer, positions=-1, heads=head))):
+            lost.append(value - metric(lm.next_token_logits(prompt)).item())
+    return torch.tensor(lost)
+""",
+            "what is lost without each head",
+        ),
+        (
+            """def direct_effects(layer):
+    lost = []
+    for head in range(lm.n_heads):
+        with intervene(lm, zero(Site("attention_value_output", layer, heads=head))):
+            lost.append(value - metric(lm.next_token_logits(prompt)).item())
+    return torch.tensor(lost)
+""",
+            "what is lost without each head",
+            "the head set to zero at every token",
+        ),
         (direct_effects("print(z)"), "your function returned None"),
         ("direct_effects = torch.zeros(9)", "the answer is your function `direct_effects`"),
     ],
