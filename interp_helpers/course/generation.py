@@ -43,6 +43,10 @@ def _(answer, lm):
 
     def count(module, args, kwargs) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
+        require(
+            tokens.ndim == 2,
+            f"the model reads ids of shape (batch, position), and your function gave it {tuple(tokens.shape)}",
+        )
         read.append(tokens.shape[1])
 
     handle = lm.model.register_forward_pre_hook(count, with_kwargs=True)
@@ -149,9 +153,13 @@ def _(answer):
         (table((0.0, 0.0, 5.0), (0.2, 0.7, 7.0), (0.4, 0.5, 9.0), (0.6, 0.9, 40.0)), 2.0, 0.2),
         (table((0.0, 0.0, 5.0), (0.2, 0.7, 9.0), (0.3, 0.7, 6.0), (0.4, 0.7, 8.0)), 2.0, 0.3),
         (table((0.0, 0.0, 10.0), (0.2, 0.4, 14.0), (0.3, 0.6, 19.0)), 2.0, 0.3),
+        (table((0.0, 0.0, 5.0), (0.2, 0.7, 10.0), (0.4, 0.9, 11.0)), 2.0, 0.2),  # “at most”
+        (table((0.0, 0.5, 5.0), (0.2, 0.4, 6.0), (0.4, 0.9, 40.0)), 2.0, 0.0),  # the unsteered row counts, too
     ]
     for rows, budget, wanted in cases:
-        got = require_attempted(answer([dict(row) for row in rows], budget))
+        given = [dict(row) for row in rows]
+        got = require_attempted(answer(given, budget))
+        require(given == rows, "your function changed the table that it was given")
         if isinstance(got, dict) and got.get("strength") == wanted:
             raise NotYet("that is the whole row; return its strength")
         if got == wanted:

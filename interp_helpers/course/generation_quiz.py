@@ -57,11 +57,11 @@ Quiz(
         wrong("The direction means “he”", "Then removing it would have taken “he” away."),
         wrong(
             "The model doesn't use the direction for “he” prompts",
-            "It may; the coordinate was moved for one class only.",
+            "It may; both classes' coordinates were set to zero, and only one of them crossed over.",
         ),
         right(
-            "Zero is not neutral: it lies where the “he” prompts are",
-            "Look at the coordinates of both classes. Ablating to their midpoint, or to a mean, removes the difference and not a sign.",
+            "Zero is not neutral: for this model it lies on the side of “he”",
+            "Look at the coordinates of both classes. Ablating to the middle of the two takes the difference away without deciding for one of them.",
         ),
     ),
 )

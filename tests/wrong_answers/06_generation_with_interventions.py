@@ -70,6 +70,22 @@ WRONG = {
             choose("return max([r for r in rows if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: (r['hits'], -r['perplexity']))"),
             "return its strength",
         ),
+        (
+            choose("return max([r for r in rows if r['perplexity'] < budget * rows[0]['perplexity']], key=lambda r: (r['hits'], -r['perplexity']))['strength']"),
+            "at most 2.0 times that of strength 0",
+        ),
+        (
+            choose("return max([r for r in rows[1:] if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: (r['hits'], -r['perplexity']))['strength']"),
+            "strength 0.2 has 40% hits",
+        ),
+        (
+            choose("return max([r for r in rows if r['perplexity'] <= 2.5 * rows[0]['perplexity']], key=lambda r: (r['hits'], -r['perplexity']))['strength']"),
+            "and 2.0 is allowed",
+        ),
+        (
+            choose("rows.sort(key=lambda r: -r['hits'])\n    return next(r for r in rows if r['perplexity'] <= budget * 4)['strength']"),
+            "your function changed the table",
+        ),
         (choose("return 0.25"), "is none of the strengths"),
         (choose("budget"), "is there a `return`?"),
         ("choose = 0.3", "the answer is your function `choose`"),
