@@ -16,6 +16,7 @@ from .steering_scores import SAMPLING, Scores, steering_scores, topic_scores
 SNIPPET = "Yesterday we"
 CURVE = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the vector's own strength
 SAMPLES, SEEDS = 4, (0, 1, 2)  # so many continuations of each prompt with each seed
+REFERENCE = (3, 4, 5)  # seeds of the unsteered texts that a judged one has to surpass
 
 
 def build(lm: LanguageModel, ids: Sequence[str], layer: int | None = None, folder: str | Path | None = None) -> None:
@@ -75,13 +76,13 @@ def smoke(lm: LanguageModel, ids: Sequence[str], folder: str | Path | None = Non
 
 def report(lm: LanguageModel, ids: Sequence[str]) -> dict:
     """The personas beside their controls, on held-out prompts: without steering, with the vector, with random directions of the
-    same norm (another for each seed), and with a plain request instead.
+    same norm (another for each seed), and with a request instead: in plain words, and in a chat where the model knows that format.
 
     Returns:
         What `data/steering_results.json` holds: for each persona and condition, rates with their 95 % intervals ("named",
-        "related", and "judged": the share that `topic_scores` puts above nineteen in twenty unsteered texts), perplexity with
-        its interval, repetition, and three samples, the first ones; and a "curve", hits and perplexity at strengths below and
-        above the vector's own, with the first seed alone.
+        "related", and "judged": the share that `topic_scores`, without any word that the persona names, puts above nineteen in
+        twenty other unsteered texts), perplexity with its interval, repetition, and three samples, the first ones; and a
+        "curve", hits and perplexity at strengths below and above the vector's own, with the first seed alone.
     """
     beginnings = prompts(held_out=True)
     how = {"samples": SAMPLES, "seeds": SEEDS}
@@ -93,6 +94,7 @@ def report(lm: LanguageModel, ids: Sequence[str]) -> dict:
         "sampling": SAMPLING,
         "personas": {},
     }
+    reference = steering_scores(lm, beginnings, {}, samples=SAMPLES, seeds=REFERENCE)
     for id in ids:
         persona, vector = personas()[id], saved_vector(lm, id)
         conditions = {
@@ -106,11 +108,16 @@ def report(lm: LanguageModel, ids: Sequence[str]) -> dict:
             ),
             "plain request": steering_scores(lm, beginnings, persona.words, before=f"{persona.request} ", **how),
         }  # fmt: skip
+        if lm.tokenizer.chat_template:
+            turn = [{"role": "user", "content": persona.request}]
+            asked = lm.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            conditions["request in a chat"] = steering_scores(lm, beginnings, persona.words, before=asked, **how)
+        left_out = [*persona.texts, *persona.against, *(word for listed in persona.words.values() for word in listed)]
         judged = {
-            name: topic_scores(lm, scores.prompts, scores.texts, persona.topic, persona.texts)
+            name: topic_scores(lm, scores.prompts, scores.texts, persona.topic, left_out)
             for name, scores in conditions.items()
         }
-        bar = judged["unsteered"].quantile(0.95)
+        bar = topic_scores(lm, reference.prompts, reference.texts, persona.topic, left_out).quantile(0.95)
         found["personas"][id] = {
             "title": persona.title,
             "layer": vector.layer,

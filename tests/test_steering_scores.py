@@ -327,14 +327,19 @@ def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
     assert SteeringVector.load(vector_path(lm, "toronto", folder)).layer == 1
     assert main(["vectors", "test", "--persona", "toronto", "--to", str(folder)]) == 0
     assert capsys.readouterr().out.startswith("passed  toronto")
+    monkeypatch.setattr(
+        lm.tokenizer, "chat_template", "{% for turn in messages %}Q: {{ turn.content }} {% endfor %}A: "
+    )
     assert main(["vectors", "report", "--persona", "toronto", "--to", str(tmp_path / "out.json")]) == 0
     found = json.loads((tmp_path / "out.json").read_text())
     conditions = found["personas"]["toronto"]["conditions"]
-    assert list(conditions) == ["unsteered", "steered", "random direction", "plain request"] and found["n"] == 72
+    asked = ["plain request", "request in a chat"]  # the chat, where the model has a format for it
+    assert list(conditions) == ["unsteered", "steered", "random direction", *asked] and found["n"] == 72
+    assert conditions["plain request"]["samples"] != conditions["request in a chat"]["samples"]
     for row in conditions.values():
         rate, low, high = row["named"]
         assert low <= rate <= high and len(row["samples"]) == 3
-    assert conditions["unsteered"]["judged"][0] <= 0.06
+    assert conditions["unsteered"]["judged"][0] <= 0.2, "one in twenty is expected, by a bar that other texts set"
     curve = found["personas"]["toronto"]["curve"]
     assert [point["strength"] for point in curve] == pytest.approx([0.15, 0.225, 0.3, 0.375, 0.45])
     assert all(point["n"] == 24 and point["named"][1] <= point["named"][0] <= point["named"][2] for point in curve)
@@ -361,12 +366,27 @@ def test_the_kept_results_are_of_the_personas_as_they_are(offline_lm):
 
 def test_the_readme_tells_the_kept_results():
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    columns = ("steered", "random direction", "plain request", "request in a chat", "unsteered")
     for row in vectors.results()["personas"].values():
         (line,) = [line for line in readme.splitlines() if line.startswith(f"| {row['title']} |")]
         told = [cell.strip() for cell in line.strip("| ").split("|")][1:]
-        for cell, name in zip(told, ("steered", "random direction", "plain request", "unsteered"), strict=True):
+        for cell, name in zip(told, columns, strict=True):
             condition = row["conditions"][name]
             assert cell == f"{condition['named'][0]:.2f} ({condition['perplexity'][0]:.1f})"
+
+
+def test_what_the_readme_says_of_the_kept_results():
+    """Whose intervals lie apart, by the rule of the workshop."""
+
+    def above(one, other, measure="named"):
+        rows = {id: row["conditions"] for id, row in vectors.results()["personas"].items()}
+        return {id for id, row in rows.items() if row[one][measure][1] > row[other][measure][2]}
+
+    all_five, chat = set(personas()), "request in a chat"
+    assert above("steered", "plain request") == all_five
+    assert above("steered", chat) == {"the_weeknd", "sad"} and not above(chat, "steered")
+    assert above(chat, "plain request") == all_five - {"happy"}
+    assert above(chat, "steered", "judged") == all_five - {"sad"} and not above("steered", chat, "judged")
 
 
 def test_a_vector_that_does_nothing_fails_the_smoke_test(lm, tmp_path, capsys):

@@ -40,6 +40,7 @@ def _(answer, lm):
             wanted.append(lm.model(so_far, use_cache=False).logits[0, -1].argmax().item())
             so_far = torch.cat([so_far, so_far.new_tensor([wanted[-1:]])], 1)
     read: list[int] = []
+    cached = []  # for each round, whether it was given the cache
 
     def count(module, args, kwargs) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
@@ -48,6 +49,7 @@ def _(answer, lm):
             f"the model reads ids of shape (batch, position), and your function gave it {tuple(tokens.shape)}",
         )
         read.append(tokens.shape[1])
+        cached.append(kwargs.get("past_key_values") is not None)
 
     handle = lm.model.register_forward_pre_hook(count, with_kwargs=True)
     try:
@@ -68,12 +70,17 @@ def _(answer, lm):
         got[0] == wanted[0],
         "the first new token is another one: it is decided where the prompt's *last* token is read, logits[:, -1]",
     )
+    astray = f"the first {_agree(got, wanted)} new tokens are right, then it goes astray"
     require(
-        got == wanted,
-        f"the first {_agree(got, wanted)} new tokens are right, then it goes astray: does each round read the token just chosen, *and* the "
-        "cache of all before it?",
+        got == wanted or not any(cached) or max(read[1:], default=1) == 1,
+        f"{astray}: the model has the cache *and* reads {', '.join(map(str, read))} tokens; what is in the cache isn't read again",
     )
+    require(got == wanted, f"{astray}: does each round read the token just chosen, *and* the cache of all before it?")
     once = len(prompt) + N
+    require(
+        any(cached[1:]),
+        f"the tokens are right, but no round was given the cache: it read {', '.join(map(str, read))} tokens",
+    )
     require(
         sum(read) <= once,
         f"the tokens are right, but the model read {sum(read)} tokens for them ({', '.join(map(str, read))}): with the cache each token is read "

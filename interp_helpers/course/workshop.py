@@ -48,6 +48,10 @@ def _(answer, lm):
     name, words = answer["name"], answer["words"]
     require(isinstance(name, str) and name.strip(), f"the name is a word or two, and it is {short(name)}")
     having, lacking = (_sentences(answer[field], what) for field, what in SETS.items())
+    require(
+        len(having) == len(lacking),
+        f"{len(having)} sentences have it and {len(lacking)} lack it: write as many of each, so that each has its counterpart",
+    )
     both = [text for text in having if _bare(text) in map(_bare, lacking)]
     require(not both, f"{short(both[:1])[1:-1]} stands in both lists, where it cancels itself out")
     require(
@@ -219,10 +223,10 @@ COLUMNS = {"named": "with the words", "judged": "judged", "perplexity": "perplex
 YES_NO_OPEN = ("yes", "no", "open")
 # (persona, measure, condition, the other condition): is the first one larger?
 CLAIMS = {
-    "a": ("toronto", "named", "steered", "plain request"),
-    "b": ("happy", "judged", "plain request", "steered"),
-    "c": ("tabby_cats", "named", "random direction", "steered"),
-    "d": ("tabby_cats", "judged", "plain request", "steered"),
+    "a": ("tabby_cats", "named", "steered", "plain request"),
+    "b": ("tabby_cats", "named", "steered", "request in a chat"),
+    "c": ("toronto", "named", "random direction", "steered"),
+    "d": ("happy", "judged", "request in a chat", "steered"),
     "e": ("sad", "perplexity", "unsteered", "steered"),
 }
 
@@ -263,4 +267,7 @@ def _(answer):
             )
             why = "they overlap, so this table can't tell" if right == "open" else "they lie apart, so it can tell"
             raise NotYet(f"claim {claim!r}: the intervals of “{COLUMNS[measure]}” are {read}; {why}")
-    return "Two claims that sound alike, one shown and one open; and who wins depends on what is counted. That is what the intervals and the second judge are for."
+    return (
+        "Against the weaker request the vector's lead is shown, against the stronger one it is open; and by the judge the order is turned round. So a "
+        "result names its baseline, its measure and its interval."
+    )

@@ -54,7 +54,7 @@ Quiz(
         "Somebody wants their shop's chatbot to sound more cheerful. What do you try first?",
         wrong("A steering vector, since it is the newer method", "Newer isn't better. Compare."),
         right(
-            "A plain request in the prompt; then a vector, and both are measured",
+            "A request in the prompt; then a vector, and both are measured",
             "Prompts often win (Wu et al. 2025), and cost nothing. A vector is worth it where prompts are not obeyed, or not allowed.",
         ),
         wrong("A larger strength", "That is a knob of a method that hasn't been compared with anything yet."),

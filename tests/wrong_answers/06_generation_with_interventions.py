@@ -31,6 +31,14 @@ WRONG = {
         (
             "def greedy(ids, n):\n    start = ids.shape[1]\n    for _ in range(n):\n        ids = torch.cat([ids, lm.model(ids).logits[:, -1:].argmax(-1)], 1)\n"
             "    return ids[0, start:].tolist()",
+            "no round was given the cache",
+        ),
+        (greedy(pick="torch.cat([reads, out.logits[:, -1:].argmax(-1)], 1)", call="reads, past_key_values=past, use_cache=True", result="reads[0, ids.shape[1]:].tolist()").replace("new.append(reads.item())", "pass"),
+         "what is in the cache isn't read again"),
+        (
+            "def greedy(ids, n):\n    new = []\n    for _ in range(n):\n        past = lm.model(ids[:, :-1], use_cache=True).past_key_values\n"
+            "        out = lm.model(ids[:, -1:], past_key_values=past)\n        ids = torch.cat([ids, out.logits[:, -1:].argmax(-1)], 1)\n"
+            "        new.append(ids[0, -1].item())\n    return new",
             "the tokens are right, but the model read",
         ),
         (greedy(result="ids[0].tolist() + new"), "begins with the prompt"),

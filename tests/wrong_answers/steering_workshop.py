@@ -64,6 +64,7 @@ WRONG = {
         (contrast(having=[f"{i}. {text}" for i, text in enumerate(HAVING)]), "begin with a number or bullet"),
         (contrast(lacking=[*LACKING[:7], f"{HAVING[6][:-1]}!"]), "stands in both lists", "the same sentence under another full stop"),
         (contrast(words=[*WORDS, ""]), "none of them empty"),
+        (contrast(lacking=[*LACKING, "The train was late, and nobody in it said a word."]), "8 sentences have it and 9 lack it"),
     ],
     "workshop.choose": [
         ("setting = sweep.layers[0]", "two numbers were expected"),
