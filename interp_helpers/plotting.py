@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 __all__ = ["Picture", "bars", "clouds", "curves", "heatmap", "heatmaps", "intervals", "scatter"]
 
 # Okabe & Ito's colours, in an order that also differs in lightness; with a marker and a dash each, for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 DIVERGING = "RdBu_r"
@@ -379,10 +379,7 @@ def clouds(
             colour = ("black", "0.45")[i % 2]
             head = dict(arrowstyle="-|>", color=colour, linewidth=2.5, mutation_scale=18, shrinkA=0, shrinkB=0)
             axes.annotate("", end, start, arrowprops=head, zorder=4)
-            axes.annotate(
-                name, end, xytext=(6, 6), textcoords="offset points", color=colour, fontweight="bold", zorder=5,
-                path_effects=[_OUTLINE],
-            )  # fmt: skip
+            axes.plot([], [], color=colour, linewidth=2.5, marker=">", label=f"arrow: {name}")  # its name
         for name, point in marks.items():
             axes.scatter(*point, marker="*", s=260, color="white", edgecolor="black", linewidth=1.5, zorder=6)
             axes.annotate(

@@ -82,7 +82,7 @@ class SteeringSweep:
             limits={f"allowed: {self.budget:g}": self.budget},
             beside=dict.fromkeys(costs, [f"{strength:g}" for strength in self.strengths]),
             xlabel="perplexity, in multiples of the unsteered; beside each point its strength",
-            ylabel=f"share of continuations\nwith a word of “{self.words}”",
+            ylabel=f"share of texts\nwith a word of “{self.words}”",
         )
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +28,7 @@ def tool(tmp_path, monkeypatch):
 
 def write(folder: Path, name: str, *cells: str) -> None:
     nb = new_notebook(cells=[new_code_cell(cell, id=f"cell-{i}") for i, cell in enumerate(cells)])
+    nb.cells.insert(0, new_markdown_cell("# A title\n\nText.\n\n## 1 · A section"))
     nbformat.write(nb, folder / "notebooks" / f"{name}.ipynb")
 
 
@@ -39,7 +40,7 @@ def test_pages_have_outputs_and_slow_cells_are_named(tool, tmp_path, capsys):
     assert "Model: a small one." in page and "42" in page
     kept = (tmp_path / "handouts" / "timings.md").read_text(encoding="utf-8")
     assert kept == (tool.OUT / "timings.md").read_text(encoding="utf-8")
-    assert "Model: a small one;" in kept and "| one | 2 | `cell-1` 2 |" in kept and "`cell-0`" not in kept
+    assert "Model: a small one;" in kept and "| one | 2 | 1 · A section (`cell-1`) 2 |" in kept and "`cell-0`" not in kept
     assert not list((tmp_path / "notebooks").glob("*progress*")), "nothing is left beside the notebooks"
 
 

@@ -260,8 +260,8 @@ def lightness(colour) -> float:
 
 
 def test_the_first_colours_differ_in_lightness():
-    first = [lightness(colour) for colour in COLOURS[:5]]
-    assert first == sorted(first) and min(np.diff(first)) > 3 and first[-1] - first[0] > 20
+    first = sorted(lightness(colour) for colour in COLOURS[:5])
+    assert min(np.diff(first)) > 3 and first[-1] - first[0] > 20
     assert max(first) < 75, "dark enough on white"
 
 
@@ -360,11 +360,11 @@ def test_it_has_a_title_named_axes_and_a_text_alternative():
 def test_clouds_have_a_marker_a_group_equal_scales_and_say_where_everything_lies():
     picture = PICTURES["clouds"]()
     axes = axes_of(picture)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two", "arrow: there"]
     assert axes.get_aspect() == 1.0
     for said in ("one, 2 points about (0, 1)", "arrow there from (0, 1) to (6, 5)", "mine at (3, 3)"):
         assert said in picture.alt
-    assert {"there", "mine"} <= {text.get_text() for text in axes.texts}
+    assert "mine" in {text.get_text() for text in axes.texts}
 
 
 def test_intervals_are_drawn_where_they_are():

@@ -60,7 +60,10 @@ def test_filling_in_forgets_what_was_built(builder):
 
 def test_the_code_makes_the_same_form_again(builder):
     builder.fill(name="the sea", having=HAVING, lacking=LACKING, words=["sea"])
-    again = eval(builder.code, {"contrast_builder": contrast_builder, "lm": builder.lm})
+    names = {"contrast_builder": contrast_builder, "lm": builder.lm}
+    exec(builder.code, names)  # put into the form's cell, it is what the next cell calls `builder`
+    again = names["builder"]
+    assert builder.code.endswith("\nbuilder"), "and the cell shows the form"
     assert again.contrast == builder.contrast and again.layer == builder.layer
     assert (again.prompts, again.max_new_tokens) == (builder.prompts, 5) and again.mode == "clamp"
 

@@ -68,7 +68,7 @@ def test_arrows_are_drawn_at_their_own_layer_with_their_strength(space, lm):
     assert "arrow" not in space.choose(layer=0).picture.alt
     vector = space.vectors["up"]
     _, axes = space.choose(layer=1).plane()
-    arrow = next(text for text in space.picture.figure.axes[0].texts if text.get_text() == "up")
+    arrow = next(text for text in space.picture.figure.axes[0].texts if text.arrow_patch is not None)
     start = space.points()["road"].mean(0)
     assert np.allclose(arrow.xy, start + 0.3 * vector.scale * (axes @ vector.direction), atol=1e-4)
 

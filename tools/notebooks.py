@@ -48,9 +48,16 @@ def executed(path: Path, folder: Path):
 
 def row(name: str, nb) -> str:
     """The notebook's line in the table."""
-    times = {cell.id: seconds(cell) for cell in nb.cells if cell.cell_type == "code"}
-    long = ", ".join(f"`{id}` {took:.0f}" for id, took in times.items() if took >= LONG)
-    return f"| {name} | {sum(times.values()):.0f} | {long or '–'} |"
+    total, long, heading = 0.0, [], ""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            heading = headings[-1] if headings else heading
+        else:
+            total += seconds(cell)
+            if seconds(cell) >= LONG:
+                long.append(f"{heading} (`{cell.id}`) {seconds(cell):.0f}")
+    return f"| {name} | {total:.0f} | {'; '.join(long) or '–'} |"
 
 
 def table(rows: list[str], model: str) -> str:

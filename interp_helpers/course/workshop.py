@@ -76,7 +76,7 @@ def _(answer, lm):
     lengths = [sum(len(lm.tokens(text)[0]) for text in texts) / len(texts) for texts in (having, lacking)]
     require(
         max(lengths) <= 1.4 * min(lengths),
-        f"the lists differ in length, {lengths[0]:.0f} tokens a sentence and {lengths[1]:.0f}: the vector would hold that, too",
+        f"the lists differ in length, {lengths[0]:.0f} words (or pieces of words) a sentence and {lengths[1]:.0f}: the vector would hold that, too",
     )
     for what, sign in (("begin with", _beginning), ("end in", lambda text: repr(text.rstrip()[-1]))):
         for one, other, said in ((having, lacking, "have it"), (lacking, having, "lack it")):
@@ -247,7 +247,7 @@ def shown_by_the_table(persona: str, measure: str, one: str, other: str) -> str:
     hints=(
         "For each claim find the two rows and the one column that it speaks of.",
         "Compare the two intervals. If they have a number in common, the table leaves the claim open, whichever value is larger.",
-        "“As coherent as before” speaks of perplexity. One of the five claims is open.",
+        "Claim e speaks of the column *perplexity*. One of the five claims is open.",
     ),
 )
 def _(answer):
@@ -268,6 +268,6 @@ def _(answer):
             why = "they overlap, so this table can't tell" if right == "open" else "they lie apart, so it can tell"
             raise NotYet(f"claim {claim!r}: the intervals of “{COLUMNS[measure]}” are {read}; {why}")
     return (
-        "Against the weaker request the vector's lead is shown, against the stronger one it is open; and by the judge the order is turned round. So a "
+        "Against the weaker request the vector's lead is shown, against the stronger one it is open; and by the judge the stronger one leads. So a "
         "result names its baseline, its measure and its interval."
     )

@@ -80,13 +80,13 @@ class ContrastBuilder(Live):
 
     @property
     def code(self) -> str:
-        """The call that makes this form again, as it is filled in."""
+        """A cell that makes this form again, as it is filled in, and calls it `builder`."""
         filled = [f"    {name}={value!r}," for name, value in self.contrast.items() if value is not ...]
         usual = inspect.signature(contrast_builder).parameters
         mine = {name: getattr(self, name) for name in ("prompts", "strength", "mode", "max_new_tokens")}
         mine["prompts"] = tuple(mine["prompts"])
         options = "".join(f", {name}={value!r}" for name, value in mine.items() if value != usual[name].default)
-        return "\n".join([f"contrast_builder(lm, {self.layer}{options}).fill(", *filled, ")"])
+        return "\n".join([f"builder = contrast_builder(lm, {self.layer}{options}).fill(", *filled, ")", "builder"])
 
     @property
     def html(self) -> str:
