@@ -16,9 +16,10 @@ from pathlib import Path
 def fetch_model(args: argparse.Namespace) -> int:
     """Prepare the offline model, fetched or from the copy in `--from`, and put a copy of it into `--to`; the exit code."""
     from . import offline
+    from .loading import OFFLINE
 
-    chosen = os.environ.get("INTERP_MODEL", offline.NAME)
-    if os.path.isdir(chosen) and not (args.to or args.copy):
+    chosen = os.environ.get("INTERP_MODEL", "")
+    if chosen != OFFLINE and os.path.isdir(chosen) and not (args.to or args.copy):
         print(f"INTERP_MODEL names a folder, {chosen}: nothing is fetched.")
         return 0
     there_already = offline.is_prepared(args.to)
@@ -44,6 +45,8 @@ def vectors(args: argparse.Namespace) -> int:
     from .loading import load_model
     from .persona import personas, vector_path
 
+    if args.layer is not None and args.action != "build":
+        raise ValueError(f"--layer is for `vectors build`; `vectors {args.action}` takes each vector as it was built.")
     ids = args.persona or list(personas())
     lm = load_model(args.model)
     if args.action == "build":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .sites import Layout, Site, Spots
+from .sites import Layout, Site, Spots, as_ints
 
 
 class Activations:
@@ -76,8 +76,16 @@ class Activations:
         return torch.stack([self[component, layer] for layer in layers])
 
     def rows(self, rows: Sequence[int]) -> Activations:
-        """The same record with other rows: chosen, reordered or repeated. Nothing is copied."""
-        chosen = torch.tensor(list(rows)) if self._rows is None else self._rows[list(rows)]
+        """The same record with other rows: chosen, reordered or repeated. Nothing is copied.
+
+        Raises:
+            ValueError: a row that the record doesn't have.
+        """
+        rows, n = as_ints(rows), len(self.layout.lengths)
+        outside = [row for row in rows if not -n <= row < n]
+        if outside:
+            raise ValueError(f"The record has {n} rows, 0 to {n - 1}, and row {outside[0]} was asked for.")
+        chosen = torch.tensor(rows) if self._rows is None else self._rows[rows]
         return Activations(self._values, self._logits, self._next_token_logits, self.layout.take(rows), chosen)
 
     def _whole(self, site: Site) -> Tensor:

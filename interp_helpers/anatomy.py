@@ -166,11 +166,16 @@ class Anatomy:
         self.embedding = model.get_input_embeddings()
         self.unembedding = model.get_output_embeddings()
         self.softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        scale, divisor = (getattr(config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
+        self.logit_scale = scale / divisor  # Cohere; Granite
         self.n_layers = len(self.blocks)
 
-    def unembed(self, stream: Tensor) -> Tensor:
-        """Logits (…, vocab) of a residual stream (…, d_model): the final norm, then the unembedding."""
-        logits = self.unembedding(self.norm(stream))
+    def unembed(self, stream: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Logits (…, vocab) of a residual stream (…, d_model): the final norm (or what stands in for it), then the unembedding."""
+        weight = self.unembedding.weight
+        dtype = weight.dtype if weight.is_floating_point() else stream.dtype  # the model's own precision
+        logits = self.unembedding(self.norm(stream.to(dtype)) if norm is None else norm(stream).to(dtype))
+        logits = logits if self.logit_scale == 1 else logits * self.logit_scale
         return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
 
     def place(self, component: str, layer: int) -> Place:

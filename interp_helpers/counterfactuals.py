@@ -7,7 +7,7 @@ has in the source? (Geiger et al. 2021, 2023.)
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -46,7 +46,8 @@ def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0
 
     Args:
         items: with a `prompt` and an `answer`, such as `prompts.Fact`.
-        n: how many different pairs; by default each item is a base once and a source once, as far as answers differ.
+        n: how many different pairs; by default each item is a base once at most, and a source once at most: pairs are drawn while
+            two such items with different answers are left, so that some items may be left over.
         seed: of the choice.
 
     Raises:
@@ -69,6 +70,22 @@ def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0
             f"{len(items)} items make {len(everything)} pairs with different answers, and {n} were asked for."
         )
     return [Counterfactual(base.prompt, source.prompt, source.answer) for base, source in chosen]
+
+
+def as_counterfactuals(pairs: Iterable) -> list[Counterfactual]:
+    """Pairs, each a `Counterfactual` or plain (base, source, label), as a list.
+
+    Raises:
+        ValueError: something else.
+    """
+    pairs = list(pairs)
+    for pair in pairs:
+        if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 3:
+            raise ValueError(
+                f"Each pair is (base, source, label), and {pair!r} was given: of a pair of facts make "
+                "Counterfactual(pair.base, pair.source, pair.source_answer)."
+            )
+    return [Counterfactual(*pair) for pair in pairs]
 
 
 def key(prompt) -> Hashable:

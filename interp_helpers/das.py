@@ -23,9 +23,9 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from .counterfactuals import Counterfactual
-from .interchange import Runs, listed, module_of, require_held_out, site_of_others
+from .interchange import Runs, as_answers, listed, module_of, require_held_out, site_of_others
 from .models import LanguageModel
-from .paused import frozen
+from .paused import frozen, require_gradients
 from .sites import Site
 from .subspaces import principal_angles
 
@@ -157,7 +157,7 @@ def train_das(
     Raises:
         ValueError: before training, unless forced, where there is nothing to learn: source = base in every pair; labels that
             the model gives anyway, or never gives even if the whole component is interchanged. Always: validation
-            prompts that are trained on, or a subspace of another width.
+            prompts that are trained on, a subspace of another width, or inside `torch.inference_mode`.
     """
     runs, check = training_runs(
         model, site, pairs, answers, validation=validation, validation_site=validation_site, force=force
@@ -169,7 +169,8 @@ def training_runs(
     model, site, pairs, answers, *, validation=(), validation_site=None, force=False
 ) -> tuple[Runs, Runs | None]:
     """The training pairs' runs and the validation pairs', for `learn`; arguments and errors as in `train_das`."""
-    pairs, validation, answers = list(pairs), list(validation), None if answers is None else list(answers)
+    require_gradients()
+    pairs, validation, answers = list(pairs), list(validation), as_answers(answers)
     require_held_out(pairs, validation, "validation")
     runs, check = Runs(model, site, pairs, answers), None
     if validation:
@@ -235,11 +236,11 @@ def _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patienc
                 continue
             history.checked.append(step)
             history.angle.append(_turned(start, _bases(subspaces)))
+            for one in modules:  # judged and kept as it will be used
+                getattr(one, "anneal", lambda share: None)(1.0)
             if check is None:
                 history.best = step
                 continue
-            for one in modules:  # judged and kept as it will be used
-                getattr(one, "anneal", lambda share: None)(1.0)
             accuracy, loss = check.score(subspaces)
             history.validation.append(accuracy)
             history.validation_loss.append(loss)

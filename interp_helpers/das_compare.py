@@ -8,15 +8,16 @@ interventions to be found. And a subspace learnt from some items must do on othe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean
 
 import torch
 from torch import Tensor
 
-from .counterfactuals import Counterfactual
+from .counterfactuals import Counterfactual, as_counterfactuals
 from .das import learn, training_runs
-from .interchange import Runs, has_places_of_pairs, require_held_out, site_of_others
+from .interchange import Runs, as_answers, has_places_of_pairs, require_held_out, site_of_others
 from .sites import Site, as_ints
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
@@ -94,10 +95,14 @@ def compare_subspaces(
         training: how it learns, as in `das.train_das`: steps, batch_size, lr, patience.
 
     Raises:
-        ValueError: test prompts that are trained on; and what `train_das` refuses.
+        ValueError: no seeds; test prompts that are trained on; and what `train_das` refuses.
     """
-    train, test, validation = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test, validation))
-    ranks, seeds, answers = as_ints(ranks), as_ints(seeds), None if answers is None else list(answers)
+    train, test, validation = map(as_counterfactuals, (train, test, validation))
+    ranks, seeds, answers = as_ints(ranks), as_ints(seeds), as_answers(answers)
+    if not seeds:
+        raise ValueError(
+            "seeds=() names no seed: give one at least, for the random and the learnt subspaces begin with it."
+        )
     require_held_out(train, test, "test")
     test_site = site_of_others(site, test_site, "test")
     require_held_out(validation, test, "test", used="validated on")
@@ -110,7 +115,8 @@ def compare_subspaces(
     subspaces: dict[str, list] = {"whole component": [None]}
     subspaces |= {f"random, rank {rank}": [RotatedSubspace(d, rank, seed=seed) for seed in seeds] for rank in ranks}
     if len(set(labels)) in range(2, d):
-        subspaces["class means"] = [class_means(activations, labels)]
+        with suppress(ValueError):  # their means are equal
+            subspaces["class means"] = [class_means(activations, labels)]
     for rank in ranks:
         if rank < len(activations):
             subspaces[f"PCA, rank {rank}"] = [principal_components(activations, rank)]
@@ -163,12 +169,14 @@ def das_sweep(
         whole component never gives the label, has 0 (unless forced).
 
     Raises:
-        ValueError: test prompts that are trained on; positions that are one sequence a pair; and what `train_das` refuses at
+        ValueError: test prompts that are trained on; positions that have no names or are one sequence a pair; and what `train_das` refuses at
             every site.
     """
-    train, test, validation = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, test, validation))
+    train, test, validation = map(as_counterfactuals, (train, test, validation))
     require_held_out(train, test, "test")
     require_held_out(validation, test, "test", used="validated on")
+    if not isinstance(positions, Mapping):
+        raise ValueError(f"positions are named places, such as {{'last token': -1}}, and {positions!r} was given.")
     for name, where in positions.items():
         if has_places_of_pairs(Site(component, 0, where)):
             raise ValueError(
@@ -176,7 +184,7 @@ def das_sweep(
                 "all prompts have in common, or learn one site at a time, with train_das."
             )
     several = hasattr(rank, "__iter__")
-    layers, ranks, answers = as_ints(layers), as_ints(rank), None if answers is None else list(answers)
+    layers, ranks, answers = as_ints(layers), as_ints(rank), as_answers(answers)
 
     def measure(site: Site) -> list[float]:
         """The IIA of each rank."""
@@ -198,7 +206,8 @@ def das_sweep(
     values = torch.tensor(
         [[measure(Site(component, layer, where)) for where in positions.values()] for layer in layers]
     ).movedim(-1, 0)
-    what = "whole component" if rank is None else f"subspaces of rank {', '.join(map(str, ranks))}"
+    sized = ", ".join(str(rank) for rank in ranks if rank is not None)
+    what = " and ".join(["whole component"] * (None in ranks) + [f"subspaces of rank {sized}"] * bool(sized))
     return Sweep(
         values=values if several else values[0],
         axes=("rank", "layer", "position") if several else ("layer", "position"),

@@ -62,7 +62,7 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
 
     Raises:
         ValueError: a model whose logits are not such a sum: it normalises what attention or MLP return before adding
-            it, or squashes its logits, or has quantised weights; or an open `intervene`.
+            it, or squashes or changes its logits, or has quantised weights; or an open `intervene`.
     """
     if lm.interventions:
         raise ValueError("Direct effects are of a plain run: leave the intervention first, or patch and measure.")
@@ -92,7 +92,7 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
     norm = frozen_norm(lm, stream)
 
     def direct(write: Tensor) -> Tensor:  # (pair, d) to (pair,): linear, so that its gradient is the answer's direction
-        return metric(lm.anatomy.unembedding(norm(write).to(lm.anatomy.unembedding.weight)).float())
+        return metric(lm.anatomy.unembed(write, norm).float())
 
     with torch.enable_grad():
         nothing = torch.zeros_like(stream, requires_grad=True)
@@ -120,7 +120,14 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
     )
     mlps = torch.stack([(last("mlp_output", layer) * direction).sum(-1) for layer in layers], 1).cpu()
     embeddings = (last("block_input", 0) * direction).sum(-1).cpu()
-    return DirectEffects(sweep, mlps, embeddings, torch.stack(biases).sum(0).cpu())
+    effects = DirectEffects(sweep, mlps, embeddings, torch.stack(biases).sum(0).cpu())
+    size = heads.abs().sum((1, 2)) + mlps.abs().sum(1) + embeddings.abs() + effects.biases.abs()
+    if ((effects.total - sweep.source).abs() > tolerance * size).any():
+        raise ValueError(
+            f"The parts of {lm.name} don't add up to its logit difference, as where it does something to its logits that isn't known "
+            "here: their direct effects can't be told."
+        )
+    return effects
 
 
 def frozen_norm(lm, stream: Tensor) -> Callable[[Tensor], Tensor]:

@@ -17,6 +17,7 @@ recorded is an `Activations`, in `activations.py`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -133,11 +134,11 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 
     Edits apply in the order given; blocks nest, and an inner block's edits come after an outer's. Positions name
     places in the prompt: under `lm.generate` those edits apply while the prompt is read, and never to new tokens,
-    whereas `positions=None` means the prompt and every new token.
+    whereas `positions=None` means the prompt and every new token. What `intervene` returns is entered once.
 
     Raises:
         ValueError: before the model runs, where an edit doesn't fit the model or the prompts.
-        RuntimeError: on leaving, where an edit was never applied because the model was not run.
+        RuntimeError: on leaving, where an edit was never applied: the model was not run, or a cache held the prompt already.
     """
     if not edits or not all(isinstance(edit, Edit) for edit in edits):
         raise ValueError(f"intervene takes one or more edits, such as replace(site, acts), and got {edits!r}.")
@@ -145,7 +146,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     ready: dict[int, tuple[Layout, int, Spots, Callable]] = {}  # this run's rows, beams a prompt, places and changes
 
     def before_the_run(model, args, kwargs) -> None:
-        whole = Layout.of_call(args, kwargs, lm.prompt_width)
+        whole = Layout.of_call(dict(zip(parameters, args, strict=False)) | kwargs, lm.prompt_width)
         rows = len(whole.lengths)
         beams = rows // (lm.prompt_rows or rows)
         layout = whole.take(range(0, rows, beams))  # one row a prompt, however many beams
@@ -176,6 +177,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 
     with ExitStack() as stack:
         places = [edit.site.place(lm) for edit in edits]
+        parameters = list(inspect.signature(lm.model.forward).parameters)
         stack.enter_context(_removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             stack.enter_context(_hook(place, change(i, edit, place)))
@@ -187,7 +189,8 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     idle = [edit for i, edit in enumerate(edits) if i not in fired]
     if idle:
         raise RuntimeError(
-            f"Never applied: {idle}. Run the model inside the `with` block: with intervene(lm, …): lm(prompt)."
+            f"Never applied: {idle}. Run the model inside the `with` block: with intervene(lm, …): lm(prompt). "
+            "(At positions, an edit acts while the prompt is read, and not where a cache holds it already.)"
         )
 
 

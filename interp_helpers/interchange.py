@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from .counterfactuals import Counterfactual, key
+from .counterfactuals import Counterfactual, as_counterfactuals, key
 from .models import LanguageModel
 from .paused import Paused, frozen, pause, per_pair
 from .sites import Site, one_a_row
@@ -29,14 +29,14 @@ class Runs:
         model, site, pairs, answers: as in `das.interchange_accuracy`.
 
     Raises:
-        ValueError: no pairs, or what doesn't fit the site.
+        ValueError: no pairs, or something else in their place, answers that are no list, or what doesn't fit the site.
     """
 
     def __init__(
         self, model, site, pairs: Sequence[Counterfactual | tuple], answers: Sequence[str | int] | None = None
     ):
-        self.model, self.site, self.pairs = model, site, [Counterfactual(*pair) for pair in pairs]
-        self.answers = None if answers is None else list(answers)
+        self.model, self.site, self.pairs = model, site, as_counterfactuals(pairs)
+        self.answers = as_answers(answers)
         name = model.token_id if isinstance(model, LanguageModel) else int
         self._answer_ids = [name(answer) for answer in self.answers or ()]
         if not self.pairs:
@@ -175,6 +175,19 @@ class Runs:
         return 3 * tokens * lm.n_layers * lm.d_model * lm.anatomy.embedding.weight.element_size()
 
 
+def as_answers(answers) -> list | None:
+    """The answers that compete as a list, or None.
+
+    Raises:
+        ValueError: a single one.
+    """
+    if isinstance(answers, str | int):
+        raise ValueError(
+            f"answers is a list of words that compete, such as [' he', ' she'], and {answers!r} alone was given."
+        )
+    return None if answers is None else list(answers)
+
+
 def listed(subspace) -> list:
     """Subspaces, one for each of a pair's sources."""
     return list(subspace) if isinstance(subspace, list | tuple | nn.ModuleList) else [subspace]
@@ -196,7 +209,7 @@ def require_held_out(train: Sequence, held_out: Sequence, name: str, used: str =
     Raises:
         ValueError: some do.
     """
-    train, held_out = ([Counterfactual(*pair) for pair in pairs] for pairs in (train, held_out))
+    train, held_out = map(as_counterfactuals, (train, held_out))
     seen = {key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
     shared = {
         key(prompt): prompt

@@ -62,13 +62,13 @@ def probability(lm, word: Words) -> Metric:
 
 
 def rank(lm, word: Words) -> Metric:
-    """The word's rank among all next tokens: 1 is the model's first choice.
+    """The word's rank among all next tokens: 1 is the model's first choice. Equally likely tokens share a rank; NaN comes last.
 
     >>> rank(lm, " Rome")(lm.next_token_logits([base, source])).tolist()
     [1.0, 2.0]
     """
     ids = _ids(lm, word)
-    return Metric(f"rank of {_name(word)}", lambda x: 1 + (x > _pick(x, ids)[:, None]).sum(-1).to(torch.float32))
+    return Metric(f"rank of {_name(word)}", lambda x: 1 + (~(x <= _pick(x, ids)[:, None])).sum(-1).to(torch.float32))
 
 
 def kl_divergence(reference_logits: Tensor) -> Metric:
@@ -91,13 +91,17 @@ def kl_divergence(reference_logits: Tensor) -> Metric:
     reference = reference_logits.float().log_softmax(-1)
 
     def divergence(x: Tensor) -> Tensor:
+        if reference.ndim == 2 and len(reference) not in (1, len(x)):
+            raise ValueError(
+                f"The reference has {len(reference)} rows, and {len(x)} were measured: give it one, or as many."
+            )
         return (reference.exp() * (reference - x.float().log_softmax(-1))).sum(-1)
 
     return Metric("KL(reference ‖ measured), nats", divergence)
 
 
 def _ids(lm, words: Words) -> Tensor:
-    one = isinstance(words, str) or hasattr(words, "__index__") and not getattr(words, "ndim", 0)
+    one = isinstance(words, str) or not getattr(words, "ndim", hasattr(words, "__iter__"))
     return torch.tensor([lm.token_id(word) for word in ([words] if one else words)])
 
 

@@ -142,7 +142,8 @@ class LanguageModel:
         rows = self._rows(prompt)
         width = max(map(len, rows))
         # New tokens grow on the right, so here the padding goes to the left.
-        ids = torch.tensor([[self._pad] * (width - len(row)) + row for row in rows], device=self.device)
+        # It is made of a token that the row has anyway, so that no penalty on repeating falls on another one.
+        ids = torch.tensor([row[:1] * (width - len(row)) + row for row in rows], device=self.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
         self._require_room(width + max_new_tokens - 1)  # the last new token is not read
         devices, kind = [self.device] if self.device.type == "cuda" else [], "cuda"
@@ -209,7 +210,12 @@ class LanguageModel:
             ValueError: the word is several tokens (they are shown), or the id is outside the vocabulary.
         """
         if not isinstance(word, str):
-            word = operator.index(word)  # of a tensor or of numpy, too
+            try:
+                word = operator.index(word)  # of a tensor or of numpy, too
+            except TypeError:
+                raise ValueError(
+                    f"A word that is one token, or a token id, was expected, and {word!r} was given."
+                ) from None
             if not 0 <= word < self.anatomy.unembedding.weight.shape[0]:
                 raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
             return word
@@ -241,6 +247,8 @@ class LanguageModel:
         Raises:
             ValueError: the text isn't there, or is there several times and `occurrence` doesn't say which.
         """
+        if not isinstance(prompt, str):
+            raise ValueError(f"One prompt is searched, a string, and {type(prompt).__name__} was given: {prompt!r}.")
         starts = [i for i in range(len(prompt)) if text.strip() and prompt.startswith(text, i)]
         if not starts:
             raise ValueError(f"{text!r} does not occur in {prompt!r}: give a part of the prompt, letter for letter.")
@@ -294,7 +302,10 @@ class LanguageModel:
     def _text(self, token: int) -> str:
         # By itself, a SentencePiece token loses its leading space: decode it after another one.
         first = self._plain_ids("x")[0]
-        return self.tokenizer.decode([first, token])[len(self.tokenizer.decode([first])) :]
+        whole, before = (
+            self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in ([first, token], [first])
+        )
+        return whole[len(before) :]
 
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -332,13 +343,14 @@ class LanguageModel:
         mask = getattr(ids, "attention_mask", None)
         if ids.ndim == 1:
             ids = ids[None]
-        if ids.ndim != 2 or ids.shape[1] == 0 or ids.is_floating_point():
+        if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.dtype == torch.bool:
             raise ValueError(
                 f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
             )
         if mask is None:
             starts, ends = (ids[:, 0] == self._pad), (ids[:, -1] == self._pad) & (ids.shape[1] > 1)
-            if ends.any() or (starts.any() and not starts.all()):
+            twice = (ids[:, :2] == self._pad).all(1) & (ids.shape[1] > 2)  # one may be the text's beginning, two aren't
+            if ends.any() or (starts.any() and not starts.all()) or twice.any():
                 side = "end in" if ends.any() else "begin with"
                 raise ValueError(
                     f"Some rows of the token ids {side} the padding token and nothing says whether it is padding: pass "

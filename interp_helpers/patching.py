@@ -123,6 +123,8 @@ def attribution_sweep(
 
     Arguments, errors and what is returned as in `patch_sweep`; a window's estimate is the sum of its layers'.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("Gradients are needed, and torch.inference_mode forbids them: leave it for attribution_sweep.")
     bases, sources = _paired(lm, base, source)
     grid = Grid.of(lm, component, bases, sources, layers, positions, heads, window)
     metrics = _listed(metric)
@@ -177,9 +179,11 @@ def _paired(lm, base, source) -> tuple[Tensor, Tensor]:
 
 
 def _listed(metric: Metrics) -> list[Callable]:
-    metrics = [metric] if callable(metric) else list(metric)
-    if not metrics:
-        raise ValueError("There is no metric to measure: give one, such as logit_diff(lm, …), or a list of them.")
+    metrics = [metric] if callable(metric) else list(metric) if isinstance(metric, Sequence) else []
+    if not metrics or not all(map(callable, metrics)):
+        raise ValueError(
+            f"A metric such as logit_diff(lm, …), or a list of them, was expected, and {metric!r} was given."
+        )
     return metrics
 
 

@@ -7,6 +7,7 @@ follows (`replay`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import Place
-from .counterfactuals import Counterfactual, key
+from .counterfactuals import Counterfactual, as_counterfactuals, key
 from .edits import _editable, replace
 from .hooks import _hook, _removing, intervene
 from .models import LanguageModel
@@ -33,10 +34,10 @@ def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Co
         pairs: each a `Counterfactual`, or plain (base, source, label).
 
     Raises:
-        ValueError: no pairs, sources of another number or length, a position that doesn't exist, a label that isn't one token, or
+        ValueError: no pairs, or something else in their place, sources of another number or length, a position that doesn't exist, a label that isn't one token, or
             the attention pattern as a site.
     """
-    pairs = [Counterfactual(*pair) for pair in pairs]
+    pairs = as_counterfactuals(pairs)
     if not pairs:
         raise ValueError("There are no pairs: each is (base, source, label).")
     if len({len(pair.sources) for pair in pairs}) > 1:
@@ -116,11 +117,15 @@ def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counter
     labels = torch.tensor([lm.token_id(pair.label) for pair in pairs], device=lm.device)
     tokens = lm.tokens([prompt for prompt, _ in bases])
 
-    def at_the_site(tokens: Tensor, positions: list, passing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What passes at the site's positions, (row, *shape), in a run that has been made or is made here, and their columns
+    def at_the_site(tokens: Tensor, items: list[tuple], passing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What passes at (prompt, positions), (row, *shape), in a run that has been made or is made here, and their columns
         (row, place)."""
         layout = Layout(tokens.attention_mask)
-        spots = layout.spots(_together(positions))
+        try:
+            spots = layout.spots(_together([at for _, at in items]))
+        except ValueError as error:  # it counts rows of this batch, which nobody outside knows
+            named = [f"Row {i} is the prompt {items[int(i)][0]!r}." for i in re.findall(r"\brow (\d+)", str(error))]
+            raise ValueError(" ".join([str(error), *named])) from None
         if spots.each is None:
             raise ValueError(
                 f"{site} names a different number of tokens in different prompts ({sorted(set(spots.counts))}): choose prompts "
@@ -137,9 +142,9 @@ def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counter
     if resumable:
         with _hook(place, kept.append):
             run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
-    values, columns = at_the_site(tokens, [at for _, at in bases], kept.pop() if resumable else None)
+    values, columns = at_the_site(tokens, bases, kept.pop() if resumable else None)
     if others:
-        there, _ = at_the_site(lm.tokens([prompt for prompt, _ in others]), [at for _, at in others])
+        there, _ = at_the_site(lm.tokens([prompt for prompt, _ in others]), others)
         if values.shape[1:] != there.shape[1:]:
             raise ValueError(
                 f"{site} names {values.shape[1]} tokens of the bases and {there.shape[1]} of the sources, which don't pair up: choose "
@@ -260,6 +265,18 @@ def frozen(module: nn.Module):
             weight.requires_grad_(True)
         for part in training:
             part.training = True
+
+
+def require_gradients() -> None:
+    """
+    Raises:
+        ValueError: inside `torch.inference_mode`, where there are none.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "Nothing can be learnt inside torch.inference_mode(), where no tensor has a gradient: leave it first, or take "
+            "torch.no_grad() in its place."
+        )
 
 
 def per_pair(site: Site, pairs: int) -> list:

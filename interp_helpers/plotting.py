@@ -112,7 +112,12 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
     >>> parts = {name: patch_sweep(lm, base, source, metric, f"{name}_output", **how) for name in ("attention", "mlp")}
     >>> heatmaps(parts, title="Who writes it")
     Who writes it attention: Sweep of attention_output: ... at layer 23, position -1. mlp: Sweep of mlp_output: ...
+
+    Raises:
+        ValueError: no sweeps, or one that has not two axes.
     """
+    if not sweeps:
+        raise ValueError("There is no sweep to draw: give {name: sweep}, one at least.")
     for sweep in sweeps.values():
         if len(sweep.axes) != 2:
             first = sweep.axes[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,7 +38,7 @@ class Site:
         heads: None (all), an int or a sequence, for per-head components.
 
     Raises:
-        ValueError: an unknown component, or heads on a component that has none.
+        ValueError: an unknown component, heads on a component that has none, or a head that is named twice.
     """
 
     component: str
@@ -51,14 +51,14 @@ class Site:
             close = difflib.get_close_matches(str(self.component), COMPONENTS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the components are {', '.join(COMPONENTS)}."
             raise ValueError(f"There is no component {self.component!r}: {hint}")
+        if self.component == "attention_weight" and (self.positions is not None or self.heads is not None):
+            raise ValueError(
+                "The pattern (batch, head, query, key) of attention_weight is kept whole: leave positions and heads out, and index it."
+            )
         if self.heads is not None and self.component not in PER_HEAD:
             raise ValueError(
                 f"{self.component!r} is not split by head, so heads={self.heads!r} means nothing there: leave it out, or "
                 f"choose a per-head component ({', '.join(PER_HEAD)})."
-            )
-        if self.component == "attention_weight" and self.positions is not None:
-            raise ValueError(
-                "The pattern (batch, head, query, key) of attention_weight is kept whole: leave positions out, and index it."
             )
         object.__setattr__(self, "positions", as_positions(self.positions))
         object.__setattr__(self, "layer", _as_int(self.layer))
@@ -67,6 +67,8 @@ class Site:
             object.__setattr__(self, "heads", heads if isinstance(heads, int) else tuple(map(_as_int, heads)))
             if self.heads == ():
                 raise ValueError("heads=[] names no head: leave it out for all of them.")
+            if len(set(self.head_list)) < len(self.head_list):
+                raise ValueError(f"heads={heads!r} names a head twice: each is edited once.")
 
     def __repr__(self) -> str:
         named = [
@@ -140,17 +142,17 @@ class Layout:
         self.lengths = tuple(prompt.sum(1).tolist())
 
     @classmethod
-    def of_call(cls, args: tuple, kwargs: dict, prompt_width: int | None) -> Layout:
-        """The layout of a call of the model, from the arguments of its `forward`.
+    def of_call(cls, given: Mapping, prompt_width: int | None) -> Layout:
+        """The layout of a call of the model, from the arguments of its `forward`, by name.
 
         Raises:
             ValueError: a mask that doesn't say which tokens are real, or a prompt that is read in pieces.
         """
-        inputs = next(x for x in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None)
+        inputs = next(x for x in (given.get("input_ids"), given.get("inputs_embeds")) if x is not None)
         batch, width = inputs.shape[:2]
-        mask = kwargs.get("attention_mask")
+        mask = given.get("attention_mask")
         if mask is None:
-            cache = kwargs.get("past_key_values")
+            cache = given.get("past_key_values")
             mask = torch.ones(batch, width + (cache.get_seq_length() if cache is not None else 0))
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             raise ValueError(

@@ -33,7 +33,7 @@ from .edits import add, clamp
 from .hooks import Edit, intervene
 from .models import LanguageModel
 from .sites import Site, Spots, as_ints
-from .steering_directions import contrast_direction, pooled, require_whole, residual_norms, trained
+from .steering_directions import contrast_direction, pooled, require_texts, require_whole, residual_norms, trained
 
 MODES = ("add", "clamp")
 WHERE = ("everywhere", "prompt", "new")
@@ -164,8 +164,10 @@ class SteeringVector:
             seed: of the drawing.
 
         Raises:
-            ValueError: fewer than two texts in a set, or no stub.
+            ValueError: fewer than two texts in a set, no stub, or a single text where a list was expected.
         """
+        for texts in filter(len, (positive, negative, stubs, cues)):
+            require_texts(texts)
         if min(len(positive), len(negative)) < 2 or not stubs:
             raise ValueError(
                 f"A context takes two texts of a set, and a stub follows: got {len(positive)} and {len(negative)} texts and "
@@ -233,8 +235,8 @@ class SteeringVector:
             seed: of the batches.
 
         Raises:
-            ValueError: no texts, layers or steps, a text with nothing to predict, a strength that is not positive, or a
-                component that is split by heads or can't be edited.
+            ValueError: no texts, layers or steps, a single text, a text with nothing to predict, a strength that is not positive, or a
+                component that is split by heads or can't be edited; or inside `torch.inference_mode`.
         """
         layers = as_ints(layer)
         if not texts or not layers or strength <= 0 or steps < 1:
@@ -324,10 +326,12 @@ class SteeringVector:
             lm: the model that the vector was built on.
             strength: in units of `scale`; negative steers away, 0 changes nothing. By default the vector's own.
             mode: "add", h ← h + s · scale · v (Turner et al. 2023); or "clamp", h ← h + max(0, abs(s) · scale · ‖v‖ − h·u) u with
-                u = sign(s) v / ‖v‖, which raises the direction to a level and leaves it where it is there already, as in
-                "Golden Gate Claude" (Templeton et al. 2024). By default the vector's own.
+                u = sign(s) v / ‖v‖, which raises the direction to a level and leaves it where it is there already. ("Golden Gate
+                Claude", Templeton et al. 2024, holds a feature at one value, from whichever side; to raise only is this package's
+                variant.) By default the vector's own.
             where: "everywhere", the "prompt" only, or "new" tokens only; the first token of a prompt is always left out. The
-                first new token is decided at the prompt's last, so "new" leaves it unsteered.
+                first new token is decided at the prompt's last, so "new" leaves it unsteered; and a plain run, which generates
+                nothing, has no new tokens, so that "new" changes nothing there.
             keep_norm: bring every activation back to its old length, so that only its direction changes.
 
         Raises:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .hooks import record
 from .models import LanguageModel
-from .paused import frozen
+from .paused import frozen, require_gradients
 from .sites import Site
 
 ROWS = 32  # texts per forward
@@ -30,8 +30,7 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
         ValueError: no texts, a text of a single token, an unknown pooling, or as `require_whole`.
     """
     require_whole(lm, sites)
-    if isinstance(texts, str) or not len(texts):
-        raise ValueError(f"A list of texts was expected, one at least, and {texts!r} was given.")
+    require_texts(texts)
     lengths = [len(lm.tokens(text)[0]) for text in texts]
     if min(lengths) < 2:
         raise ValueError(
@@ -48,6 +47,15 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
             own = slice(lengths[row] - counts[row], lengths[row])
             found[row] = torch.stack([acts[site.component, site.layer][i, own].float().mean(0).cpu() for site in sites])
     return list(torch.stack(found, 1))
+
+
+def require_texts(texts: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: a single text, or none.
+    """
+    if isinstance(texts, str) or not len(texts):
+        raise ValueError(f"A list of texts was expected, one at least, and {texts!r} was given.")
 
 
 def require_whole(lm: LanguageModel, sites: Sequence[Site]) -> None:
@@ -112,6 +120,8 @@ def trained(
 ) -> tuple[Tensor, list[float]]:
     """The vectors (count, d) of this shape, each of norm `longest` at most, under which the texts are likeliest while
     `adding(vectors)` lasts; and the loss, nats a token, at each step."""
+    require_texts(texts)
+    require_gradients()
     rows, prompts = [], []
     for text in texts:
         prompt, rest = ("", text) if isinstance(text, str) else text
@@ -125,7 +135,7 @@ def trained(
     vectors = torch.zeros(shape, device=lm.device, requires_grad=True)
     optimizer = torch.optim.Adam([vectors], lr=lr)
     losses = []
-    with frozen(lm.model):
+    with frozen(lm.model), torch.enable_grad():
         for _ in tqdm(range(steps), desc="training a steering vector", leave=False):
             batch = torch.randperm(len(rows), generator=generator)[:batch_size].tolist()
             tokens = lm.tokens([rows[i] for i in batch])

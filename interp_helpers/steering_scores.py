@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from .models import LanguageModel
+from .sites import as_ints
 from .steering import SteeringVector
 
 # Without the mild penalty a small model goes round in circles even when nobody steers it.
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
 ROWS = 96  # continuations per call
+JUDGED = 32  # texts per forward of `surprise`, which holds the logits of all their tokens, not of the last alone
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,26 @@ def steering_scores(
         options: of the sampling, in place of `SAMPLING`'s.
 
     Raises:
-        ValueError: no prompts, an empty list of words, or an open `intervene`.
+        ValueError: no prompts, samples or seeds, words that are no mapping or an empty list, a steering that is neither a vector
+            nor a function, or an open `intervene`.
     """
     _require_unsteered(lm)
     if isinstance(prompts, str) or not len(prompts):
         raise ValueError(f"A list of prompts was expected, one at least, and {prompts!r} was given.")
+    if not isinstance(words, Mapping):
+        raise ValueError(
+            f"Lists of words were expected, each under a name, such as {{'glad': ['joy']}}, and {words!r} was given."
+        )
+    if isinstance(steering, AbstractContextManager) or not (
+        steering is None or isinstance(steering, SteeringVector) or callable(steering)
+    ):
+        raise ValueError(
+            f"steering is a vector, or a function that gives a context manager, for it is entered once a batch; got {type(steering).__name__}: "
+            "give lambda: vector.apply(lm, 0.3)."
+        )
+    seeds = as_ints(seeds)
+    if samples < 1 or not seeds:
+        raise ValueError(f"Scores need a sample and a seed at least, and got samples={samples} and seeds={seeds}.")
     patterns = {which: _pattern(which, listed) for which, listed in words.items()}
     rows = [prompt for prompt in prompts for _ in range(samples)]
     entered = nullcontext if steering is None else steering
@@ -158,8 +175,8 @@ def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) ->
     """−log p, in nats, of each token of each text after its prompt: a tensor (token,) a text. A token in which the prompt's end and
     the text's beginning have merged counts as the text's."""
     found = []
-    for start in range(0, len(texts), 32):
-        rows = range(start, min(start + 32, len(texts)))
+    for start in range(0, len(texts), JUDGED):
+        rows = range(start, min(start + JUDGED, len(texts)))
         tokens = lm.tokens([prompts[row] + texts[row] for row in rows])
         logits = lm(tokens)[:, :-1].float()
         nll = logits.logsumexp(-1) - logits.gather(-1, tokens[:, 1:, None])[..., 0]
@@ -220,7 +237,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     p, spread = hits / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half  # exactly, whatever rounding does
 
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

@@ -96,7 +96,7 @@ class SteeringSweep:
 
 def layer_sweep(
     lm: LanguageModel,
-    vectors: Sequence[SteeringVector],
+    vectors: SteeringVector | Sequence[SteeringVector],
     prompts: Sequence[str],
     words: Mapping[str, Sequence[str]],
     *,
@@ -119,7 +119,7 @@ def layer_sweep(
 
     Args:
         lm: the model.
-        vectors: one a layer.
+        vectors: one a layer, or a single one.
         prompts, words: as for `steering_scores`; the first list of words is the one that counts.
         strengths: in units of each layer's residual norm.
         mode: "clamp" or "add".
@@ -129,6 +129,7 @@ def layer_sweep(
     Raises:
         ValueError: no vectors, strengths, prompts or words.
     """
+    vectors = [vectors] if isinstance(vectors, SteeringVector) else vectors
     strengths = tuple(map(float, strengths))
     if not vectors or not strengths or not words:
         got = f"{len(vectors)}, {len(strengths)} and {len(words)}"

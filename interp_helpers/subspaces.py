@@ -46,6 +46,7 @@ class RotatedSubspace(nn.Module):
 
     Attributes:
         basis: Q (d, rank), orthonormal columns.
+        about: what a file that it was loaded from says about it; `save` keeps it.
 
     Raises:
         ValueError: a rank outside 1 to d, or a start of another width or that is not k independent directions.
@@ -55,7 +56,7 @@ class RotatedSubspace(nn.Module):
         super().__init__()
         if not 1 <= rank <= d:
             raise ValueError(f"A subspace of {d} dimensions has a rank of 1 to {d}, and rank={rank} was given.")
-        self.d, self.rank = d, rank
+        self.d, self.rank, self.about = d, rank, {}
         columns = torch.randn(d, rank, generator=torch.Generator().manual_seed(seed))
         if start is not None:
             given = torch.as_tensor(start).detach().float().cpu()
@@ -94,7 +95,8 @@ class RotatedSubspace(nn.Module):
         return [Part(self, slice(end - rank, end)) for rank, end in zip(ranks, ends, strict=True)]
 
     def save(self, path: str | Path, **about: str) -> None:
-        """Write it to a safetensors file; `about` (site="block_output 21", model=lm.name) is kept beside it."""
+        """Write it to a safetensors file; `about` (site="block_output 21", model=lm.name) is kept beside it, and what a
+        file that it was loaded from said."""
         _save(self, path, {"d": self.d, "rank": self.rank}, about)
 
     @classmethod
@@ -150,6 +152,9 @@ class BoundlessSubspace(nn.Module):
         temperature: T at the beginning and at the end of training.
         penalty: what a whole space's worth of dimensions costs, in units of the loss.
         boundary: b at the beginning, as a share of d; it stays between one dimension and all.
+
+    Raises:
+        ValueError: d is less than one.
     """
 
     def __init__(
@@ -162,7 +167,9 @@ class BoundlessSubspace(nn.Module):
         boundary: float = 0.5,
     ):
         super().__init__()
-        self.d, self.temperatures, self.penalty_weight = d, temperature, penalty
+        if d < 1:
+            raise ValueError(f"A space has one dimension at least, and d={d} was given.")
+        self.d, self.temperatures, self.penalty_weight, self.about = d, temperature, penalty, {}
         random = torch.randn(d, d, generator=torch.Generator().manual_seed(seed))
         self.weight = nn.Parameter(_orthonormal(random))
         self.boundary = nn.Parameter(torch.tensor(float(boundary)))
@@ -188,7 +195,7 @@ class BoundlessSubspace(nn.Module):
     @property
     def rank(self) -> int:
         """The dimensions within the boundary, one at least."""
-        return math.ceil(self._share.item() * self.d)
+        return math.ceil(self._share.item() * self.d * (1 - 1e-6))  # b, in float32, may be a hair above a whole one
 
     @property
     def basis(self) -> Tensor:
@@ -257,7 +264,7 @@ def principal_components(activations: Tensor, rank: int) -> RotatedSubspace:
 
 def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
     """The subspace that the classes' mean activations span around their centre: for two classes the *difference of means*,
-    one direction; for k classes k − 1.
+    one direction; for k classes k − 1 at most, fewer where the means lie in fewer dimensions.
 
     >>> h = torch.tensor([[0.0, 1.0], [0.0, 3.0], [4.0, 1.0], [4.0, 3.0]])
     >>> class_means(h, ["a", "a", "b", "b"]).basis.detach().abs().round()
@@ -269,7 +276,7 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
         labels: n labels (words, numbers or a tensor), of two classes at least.
 
     Raises:
-        ValueError: labels of a single class, or of more than d + 1.
+        ValueError: labels of a single class, or classes whose means are equal.
     """
     x = _matrix(activations)
     labels = labels.tolist() if isinstance(labels, Tensor) else list(labels)  # tensors that are equal hash differently
@@ -281,7 +288,13 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
         )
     means = torch.stack([x[torch.tensor([label == one for label in labels])].mean(0) for one in classes])
     centred = means - means.mean(0)
-    return RotatedSubspace(x.shape[1], len(classes) - 1, start=_span(centred.mT, len(classes) - 1))
+    noise = 10 * torch.finfo(means.dtype).eps * means.norm().item()  # what rounding alone makes of equal means
+    rank = int(torch.linalg.matrix_rank(centred, atol=noise))
+    if not rank:
+        raise ValueError(
+            f"The means of the {len(classes)} classes are equal, so they span nothing: take another site or labels."
+        )
+    return RotatedSubspace(x.shape[1], rank, start=_span(centred.mT, rank))
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
@@ -289,13 +302,17 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
 
 def principal_angles(one: Tensor, other: Tensor) -> Tensor:
     """The angles between two subspaces, in degrees, smallest first (Björck & Golub 1973): how far one has to be turned to
-    lie in the other. `one` and `other` are orthonormal bases (d, k) and (d, l); there are min(k, l) angles.
+    lie in the other. `one` and `other` are independent directions (d, k) and (d, l), orthonormal or not, or a single one (d,);
+    there are min(k, l) angles.
 
     >>> x, y, z = torch.eye(3)[..., None]
     >>> principal_angles(x, torch.cat([y, z], 1)), principal_angles(x, x)
     (tensor([90.]), tensor([0.]))
+
+    Raises:
+        ValueError: directions that are not independent, zero for one.
     """
-    one, other = one.detach().double(), other.detach().to(one.device).double()
+    one, other = _independent(one), _independent(other).to(one.device)
     cosines = torch.linalg.svdvals(one.mT @ other).clamp(0, 1)
     if one.shape[1] > other.shape[1]:
         one, other = other, one
@@ -313,6 +330,10 @@ def require_basis(subspace) -> Tensor:
     if not isinstance(subspace, Tensor):
         raise ValueError(
             f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
+        )
+    if subspace.ndim == 2 and not subspace.numel():
+        raise ValueError(
+            f"The subspace, a tensor of shape {tuple(subspace.shape)}, has no direction: give one at least."
         )
     precise, tolerance = subspace.detach().float(), 1e-4 if subspace.dtype == torch.float32 else 2e-2
     if subspace.ndim != 2 or (precise.mT @ precise - torch.eye(subspace.shape[1]).to(precise)).abs().max() > tolerance:
@@ -333,6 +354,17 @@ def _orthonormal(columns: Tensor) -> Tensor:
     return torch.where(r.diagonal() < 0, -q, q)  # the sign with which Q follows the columns smoothly
 
 
+def _independent(directions: Tensor) -> Tensor:
+    """An orthonormal basis (d, k), in double precision, of directions (d,) or (d, k)."""
+    columns = directions.detach().double()
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim != 2 or torch.linalg.matrix_rank(columns) < columns.shape[1]:
+        raise ValueError(
+            f"Angles are between independent directions, (d,) or (d, k), and what was given, {tuple(directions.shape)}, is not that."
+        )
+    return _orthonormal(columns)
+
+
 def _matrix(activations: Tensor) -> Tensor:
     if activations.ndim != 2:
         raise ValueError(f"Activations (n, d) were expected, and {tuple(activations.shape)} was given.")
@@ -348,7 +380,8 @@ def _span(columns: Tensor, rank: int) -> Tensor:
 
 def _save(subspace: nn.Module, path: str | Path, arguments: dict, about: dict[str, str]) -> None:
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in subspace.state_dict().items()}
-    heading = {"kind": type(subspace).__name__, "arguments": json.dumps(arguments), "about": json.dumps(about)}
+    about = json.dumps(subspace.about | about)
+    heading = {"kind": type(subspace).__name__, "arguments": json.dumps(arguments), "about": about}
     save_file(tensors, path, metadata=heading)
 
 

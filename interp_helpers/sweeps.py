@@ -141,7 +141,7 @@ class Grid:
         ours, theirs = Layout(base.attention_mask), Layout(source.attention_mask)
         if heads is None:
             axis, cells = "position", _cells(lm, base, ours, theirs, positions)
-            labels, places = list(cells), [(_by_row(where, ours, theirs), None) for where in cells.values()]
+            labels, places = [label for label, _ in cells], [(_by_row(where, ours, theirs), None) for _, where in cells]
         else:
             axis, labels = "head", as_ints(heads)
             places = [(_by_row(positions, ours, theirs), head) for head in labels]
@@ -150,6 +150,8 @@ class Grid:
                 Site(component, layer, heads=head).place(lm)
         if not layers or not labels:
             raise ValueError(f"There is nothing to patch: layers={layers}, {axis}s={labels}.")
+        if len(set(layers)) < len(layers) or len(set(labels)) < len(labels):
+            raise ValueError(f"Each cell is measured once, and one is named twice: layers={layers}, {axis}s={labels}.")
         return cls(layers, [window_of(layer, window, lm.n_layers) for layer in layers], axis, labels, places)
 
     @property
@@ -165,10 +167,12 @@ class Grid:
         return values.unflatten(0, (len(self.layers), len(self.labels))).movedim((0, 1), (-2, -1))
 
 
-def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> dict[str, object]:
-    """The position axis: {label: positions as in `Site`}."""
+def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> list[tuple[str, object]]:
+    """The position axis: (label, positions as in `Site`)."""
     if isinstance(positions, Mapping):
-        return dict(positions)
+        return list(positions.items())
+    if isinstance(positions, Tensor):
+        positions = positions.tolist()
     if positions is not None:
         if not hasattr(positions, "__iter__"):
             raise ValueError(
@@ -180,7 +184,7 @@ def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> dict[st
                 f"positions={positions!r} could be {len(base)} cells, or one cell with a place for each of {len(base)} pairs: name "
                 "the cells, positions={'subject': …}."
             )
-        return {str(where): where for where in positions}
+        return [(str(where), where) for where in positions]
     if ours.lengths != theirs.lengths or len(set(ours.lengths)) > 1:
         raise ValueError(
             f"Base prompts have {list(ours.lengths)} tokens and source prompts {list(theirs.lengths)}: to sweep over every token "
@@ -188,7 +192,7 @@ def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> dict[st
         )
     alike = bool((base == base[0]).all())
     names = lm.str_tokens(base[:1]) if alike else [""] * ours.lengths[0]
-    return {f"{i} {name}".strip(): i for i, name in enumerate(names)}
+    return [(f"{i} {name}".strip(), i) for i, name in enumerate(names)]
 
 
 def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], ...]:

@@ -21,7 +21,7 @@ from . import batches
 from .edits import add
 from .hooks import Edit, record
 from .metrics import probability
-from .sites import Site, take
+from .sites import Site, as_ints, take
 from .sweeps import Grid, Sweep, named
 
 ROLES = (
@@ -64,6 +64,13 @@ class Trace(Sweep):
         """clean − corrupted, ()."""
         return self.clean - self.corrupted
 
+    def mean(self) -> Sweep:
+        """
+        Raises:
+            ValueError: a trace is of one prompt.
+        """
+        raise ValueError("A trace is of one prompt, its values means over noise: average_traces takes several.")
+
     @property
     def indirect_effect(self) -> Trace:
         """The same sweep with values − corrupted: 0 where nothing comes back, the total effect where all does."""
@@ -96,10 +103,11 @@ def embedding_std(lm) -> float:
             "The token embeddings are offloaded and can't be read, so σ isn't known: load the model with a device_map that keeps them, or "
             "give the noise as a tensor."
         )
+    now = None if weight.is_inference() else weight._version  # without a version, it is measured anew
     version, found = _measured.get(lm.anatomy.embedding, (None, 0.0))
-    if version != weight._version:
+    if now is None or version != now:
         found = float(weight.float().std())
-        _measured[lm.anatomy.embedding] = weight._version, found
+        _measured[lm.anatomy.embedding] = now, found
     return found * (lm.d_model**0.5 if lm.model.config.model_type.startswith("gemma") else 1.0)
 
 
@@ -148,7 +156,7 @@ def causal_trace(
             `attention_output`.
         layers, positions, heads, window: which sites, as in `patch_sweep`.
         noise: the noise's standard deviation, in units of the embeddings' (`embedding_std`); or the noise itself, a tensor
-            (samples, subject tokens, d_model), in the activations' own units. It is added where the embeddings enter block 0.
+            (samples, subject tokens, d_model), in the activations' own units (`samples` and `seed` then count for nothing). It is added where the embeddings enter block 0.
         samples: how many draws; the same draws in the corrupted run and with every restoration.
         seed: of the draws. The global random state is left alone.
 
@@ -171,7 +179,8 @@ def causal_trace(
     else:
         noise = draws(lm, len(span), noise, samples, seed)
     tokens = take(clean, [0] * len(noise))
-    grid = Grid.of(lm, component, tokens, tokens, layers, positions, heads, window)
+    grid = Grid.of(lm, component, clean, clean, layers, positions, heads, window)
+    grid = replace(grid, places=[(rows * len(noise), head) for rows, head in grid.places])  # the same in every sample
     acts = record(lm, clean, Site("block_input", 0), *grid.sites(component))
 
     def corrupt(rows: Sequence[int]) -> list[Edit]:
@@ -212,7 +221,8 @@ def average_traces(traces: Sequence[Trace]) -> Sweep:
 
     The roles are the subject's first, middle and last tokens, the token after it, further tokens, and the prompt's last one. A
     subject of one token is its last. Several tokens of one role in one prompt are averaged first; a role that a prompt
-    doesn't have is left out there, and the label says how many prompts have it.
+    doesn't have is left out there, and the label says how many prompts have it. Tokens before the subject, which nothing
+    corrupted, have no role.
 
     Returns:
         A `Sweep` (layer, role), its `error` the standard error over prompts; `base` is 0 and `source` the mean total effect.
@@ -220,7 +230,7 @@ def average_traces(traces: Sequence[Trace]) -> Sweep:
     Raises:
         ValueError: no traces, traces of different components or layers, or of cells that are not single tokens.
     """
-    if not traces or not all(isinstance(trace, Trace) for trace in traces):
+    if isinstance(traces, Trace) or not traces or not all(isinstance(trace, Trace) for trace in traces):
         raise ValueError("average_traces takes a list of what causal_trace returns, one or more.")
     first = traces[0]
     for trace in traces:
@@ -280,7 +290,7 @@ def _role(position: int, subject: range, length: int) -> str | None:
 def _span(lm, prompt: str, subject: str | Sequence[int]) -> range:
     if isinstance(subject, str):
         return lm.find(prompt, subject)
-    found, length = list(subject), lm.tokens(prompt).shape[1]
+    found, length = as_ints(subject), lm.tokens(prompt).shape[1]
     if not found or found != list(range(found[0], found[-1] + 1)) or not 0 <= found[0] <= found[-1] < length:
         raise ValueError(
             f"The subject is a part of the prompt, or neighbouring positions of it (0 to {length - 1}), and {subject!r} was given."

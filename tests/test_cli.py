@@ -69,6 +69,22 @@ def test_nothing_is_fetched_where_another_model_is_chosen(empty_cache, tmp_path,
     assert not offline.is_prepared()
 
 
+@pytest.mark.parametrize("chosen", [None, "offline"])
+def test_a_folder_of_the_model_s_name_is_not_taken_for_the_model(chosen, offline_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / (chosen or offline.NAME)).mkdir()
+    monkeypatch.delenv("INTERP_MODEL", raising=False)
+    if chosen:
+        monkeypatch.setenv("INTERP_MODEL", chosen)
+    assert main(["fetch-model"]) == 0
+    assert "nothing is fetched" not in capsys.readouterr().out
+
+
+def test_a_layer_is_for_building(capsys):
+    assert main(["vectors", "test", "--layer", "3"]) == 1
+    assert "--layer is for `vectors build`" in capsys.readouterr().err
+
+
 def test_an_error_is_one_sentence(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert main(["fetch-model", "--to", str(tmp_path)]) == 1

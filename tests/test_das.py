@@ -28,6 +28,7 @@ from interp_helpers import (
     interchange_accuracy,
     interchange_logits,
     intervene,
+    pairs,
     principal_angles,
     principal_components,
     pronouns,
@@ -185,7 +186,8 @@ def test_the_penalty_is_part_of_the_loss(net):
     assert losses[1] - losses[0] == pytest.approx(50, abs=1e-3)
 
 
-def test_it_anneals_from_the_first_temperature_to_the_last_as_the_steps_go(net):
+@pytest.mark.parametrize("temperatures", [[9.0, 7.0, 5.0, 3.0, 1.0], [9.0]])
+def test_it_anneals_from_the_first_temperature_to_the_last_as_the_steps_go(net, temperatures):
     found = []
 
     class Watched(BoundlessSubspace):
@@ -193,8 +195,11 @@ def test_it_anneals_from_the_first_temperature_to_the_last_as_the_steps_go(net):
             found.append(self.temperature.item())
             return super().swap(base, source)
 
-    train_das(net, "read", Watched(D, temperature=(9.0, 1.0)), pairs_of(net, 32, 0), steps=5)
-    assert found == pytest.approx([9.0, 7.0, 5.0, 3.0, 1.0])
+    subspace = Watched(D, temperature=(9.0, 1.0))
+    train_das(net, "read", subspace, pairs_of(net, 32, 0), steps=len(temperatures))
+    assert found == pytest.approx(temperatures) and subspace.temperature.item() == 1.0, (
+        "it ends at the last in any case"
+    )
 
 
 # -- how it is trained --------------------------------------------------------------------------------------------------
@@ -379,6 +384,15 @@ def test_it_learns_where_gradients_are_off(net):
         history = train_das(net, "read", subspaces[0], pairs_of(net, 32, 0), steps=3)
         assert not torch.is_grad_enabled()
     assert history == train_das(net, "read", subspaces[1], pairs_of(net, 32, 0), steps=3)
+
+
+def test_where_there_are_no_gradients_it_says_so(net):
+    pairs = pairs_of(net, 32, 0)
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match=r"Nothing can be learnt inside torch.inference_mode\(\)"),
+    ):
+        train_das(net, "read", RotatedSubspace(D, 1), pairs, steps=1)
 
 
 def test_a_single_pair_and_a_batch_larger_than_the_pairs(net):
@@ -650,6 +664,9 @@ NOTHING_LEARNT = {
     ),
     "a label of no class": (lambda net: dict(pairs=[(rand(D), rand(D, seed=1), 4)]), r"Labels are classes, 0 to 3, and \[4\]"),
     "a label of no answer": (lambda net: dict(answers=iter([0, 1])), r"Every label is one of the answers, \[0, 1\], and some are"),
+    "an answer": (lambda net: dict(answers=" he"), "answers is a list of words that compete, .* and ' he' alone was given"),
+    "two of three": (lambda net: dict(pairs=[("a", "b")]), r"Each pair is \(base, source, label\), and \('a', 'b'\) was given"),
+    "facts": (lambda net: dict(pairs=pairs("capital")), r"and Pair\(base=.* was given: of a pair of facts make Counterfactual"),
     "no answers": (lambda net: dict(answers=[]), r"Every label is one of the answers, \[\], and some are not"),
     "no site": (lambda net: dict(site="think"), "There is no submodule 'think'"),
 }  # fmt: skip
@@ -736,6 +753,7 @@ def test_positions_pair_by_pair_are_as_many_as_the_pairs_and_held_out_pairs_have
         (RotatedSubspace(5, 2), "The subspace is one of 5 dimensions, and activations at the site have 8"),
         (torch.eye(5)[:, :2], "The subspace is one of 5 dimensions, and activations at the site have 8"),
         (TRUTH * 2, r"a tensor of shape \(8, 3\), is not \(d, rank\) with orthonormal columns: make it so with torch.linalg.qr"),
+        (TRUTH[:, :0], r"a tensor of shape \(8, 0\), has no direction: give one at least"),
         (TRUTH[:, 0], r"a tensor of shape \(8,\), is not \(d, rank\)"),
         (TRUTH.numpy(), "A subspace is a tensor .* or an object with a method swap, and ndarray was given"),
         ("read", "A subspace is a tensor .* and str was given"),
@@ -747,6 +765,16 @@ def test_what_is_no_subspace_of_the_site_is_refused(net, subspace, says):
     for ask in (interchange_accuracy, interchange_logits):
         with pytest.raises(ValueError, match=says):
             ask(net, "read", subspace, pairs_of(net, 3, 0))
+
+
+@pytest.mark.parametrize("at, says", [(3, "Position 3 is outside row"), ([], "names no token of row")])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_place_that_a_prompt_has_not_names_the_prompt(lm, side, at, says):
+    pairs = [("When Mary got home", "When John got home", " he")] * 2  # counted once
+    short = ("When Eve", "When John got home")[:: 1 - 2 * side]
+    where = [[2], [2], at if isinstance(at, list) else [at]]
+    with pytest.raises(ValueError, match=rf"{says} (\d), .* Row \1 is the prompt 'When (Eve|John got home)'\."):
+        interchange_accuracy(lm, Site("block_output", 1, where), None, [*pairs, (*short, " he")])
 
 
 def test_no_pairs_and_labels_that_do_not_exist_are_refused(net, lm):
@@ -840,6 +868,9 @@ def test_controls_that_cannot_be_are_left_out(net):
     train = [pair for pair in pairs_of(net, 200, 0) if pair.label == 3][:4]
     comparison = compare_subspaces(net, "read", train, pairs_of(net, 8, 5), ranks=(2, 4), seeds=(0,), steps=2)
     assert "class means" not in comparison.test  # one class
+    equal = [pair._replace(source=train[0].source, label=i % 2) for i, pair in enumerate(train)]
+    options = dict(ranks=(), seeds=(0,), force=True)
+    assert "class means" not in compare_subspaces(net, "read", equal, pairs_of(net, 8, 5), **options).test
     assert "PCA, rank 2" in comparison.test and "PCA, rank 4" not in comparison.test  # four activations
     assert len(repr(comparison).splitlines()) == 2 + 6
 
@@ -861,6 +892,8 @@ def test_a_comparison_refuses_overlaps_several_places_and_what_training_refuses(
         compare_subspaces(net, "read", train, pairs_of(net, 3, 5)[:1], validation=pairs_of(net, 3, 5))
     with pytest.raises(ValueError, match="trained on as well"):
         compare_subspaces(net, "read", train, pairs_of(net, 3, 9), validation=train[:1], steps=1)
+    with pytest.raises(ValueError, match=r"seeds=\(\) names no seed: give one at least"):
+        compare_subspaces(net, "read", train, pairs_of(net, 3, 9), seeds=())
     with pytest.raises(ValueError, match="In every pair the source is the base itself"):
         compare_subspaces(net, "read", [(x, x, i % 2) for i, x in enumerate(rand(4, D))], pairs_of(net, 3, 9))
     with pytest.raises(
@@ -926,6 +959,7 @@ def test_several_ranks_are_an_axis_and_a_site_where_nothing_can_be_learnt_has_no
     )  # fmt: skip
     assert sweep.axes == ("rank", "layer", "position") and sweep.values.shape == (3, 1, 2)
     assert sweep.labels["rank"] == [None, 1, 32]
+    assert sweep.component == "block_output, whole component and subspaces of rank 1, 32"
     assert sweep.values[1:, 0, 0].tolist() == [0.0, 0.0]  # the first token is the same in base and source
     assert sweep.values[0, 0, 1] == sweep.values[2, 0, 1]  # the whole component, and all its dimensions
 
@@ -964,7 +998,11 @@ def test_a_sweep_refuses_overlaps_and_sites_that_are_not_there(lm):
     train, test = pairs_for(lm, PLACE, "When", n=8), pairs_for(lm, PLACE, "As", n=8)
     with pytest.raises(ValueError, match="of the test pairs' prompts are trained on as well"):
         das_sweep(lm, train, train[:1], layers=[1], positions={"name": 1})
+    with pytest.raises(
+        ValueError, match=r"positions are named places, such as {'last token': -1}, and \[-1\] was given"
+    ):
+        das_sweep(lm, train, test, layers=[1], positions=[-1])
     with pytest.raises(ValueError, match="has 3 blocks, layers 0 to 2, and layer 3 was asked for"):
         das_sweep(lm, train, test, layers=[3], positions={"name": 1})
-    with pytest.raises(ValueError, match="Position 20 is outside row"):
+    with pytest.raises(ValueError, match="Position 20 is outside row 0, .* Row 0 is the prompt '(When|As) "):
         das_sweep(lm, train, test, layers=[1], positions={"nowhere": 20}, answers=answers_at(lm, PLACE))

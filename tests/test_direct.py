@@ -7,6 +7,7 @@ import torch
 from tiny import GROUPED, gpt2_tokenizer, tiny, tiny_model
 
 from interp_helpers import LanguageModel, Site, intervene, logit_diff, record, zero
+from interp_helpers.anatomy import FAMILIES
 from interp_helpers.direct import direct_logit_attribution, frozen_norm
 
 PROMPTS = ["The Eiffel Tower is in the city of", "One two three", "When Mary and John went to the store, John gave"]
@@ -28,6 +29,23 @@ def test_the_parts_add_up_to_the_logit_difference(family):
     assert effects.heads.values.shape == (3, family.n_layers, family.n_heads)
     assert effects.mlps.shape == (3, family.n_layers)
     assert effects.heads.values.abs().min() > 0
+
+
+@pytest.mark.parametrize("kind, scale", [("cohere", {"logit_scale": 0.0625}), ("granite", {"logits_scaling": 8.0})])
+def test_a_family_that_scales_its_logits(monkeypatch, kind, scale):
+    monkeypatch.setitem(FAMILIES, kind, FAMILIES["llama"])
+    lm = tiny(kind, **scale)
+    acts = record(lm, PROMPTS, "block_output")
+    torch.testing.assert_close(lm.unembed(acts["block_output", 2]), acts.logits, atol=1e-5, rtol=1e-5)
+    effects = direct_logit_attribution(lm, PROMPTS, RIGHT, WRONG)
+    torch.testing.assert_close(effects.total, effects.heads.source, atol=1e-5, rtol=1e-4)
+
+
+def test_parts_that_do_not_add_up_are_refused(monkeypatch):
+    lm = LanguageModel(tiny_model(), gpt2_tokenizer())
+    monkeypatch.setattr(lm.anatomy, "logit_scale", 3.0)  # as of a family that does something else to its logits
+    with pytest.raises(ValueError, match="don't add up to its logit difference"):
+        direct_logit_attribution(lm, PROMPTS, RIGHT, WRONG)
 
 
 def test_padding_changes_nothing(family):

@@ -52,6 +52,16 @@ def test_a_record_of_a_site_with_positions_keeps_it(lm, layer):
     assert "block_output at layers" in repr(acts) and acts[Site("query_output", 1, heads=0)].shape == (1, 10, 1, 8)
 
 
+@pytest.mark.parametrize(
+    "rows, says", [(1, "row 1 was asked for"), ([5], "has 1 rows, 0 to 0, and row 5 was asked for")]
+)
+def test_a_row_that_was_not_recorded_is_refused(lm, rows, says):
+    acts = record(lm, PROMPT, "block_output")
+    assert torch.equal(acts.rows(0)["block_output", 1], acts["block_output", 1])
+    with pytest.raises(ValueError, match=says):
+        acts.rows(rows)
+
+
 def test_a_record_s_head_that_the_model_lacks_is_refused(lm):
     with pytest.raises(ValueError, match="has 4 heads, 0 to 3, and head 4 was asked for"):
         record(lm, PROMPT, Site("query_output", 1, heads=4))
@@ -659,6 +669,15 @@ def test_the_block_goes_on_after_a_refused_run(lm):
     close(ours, run(lm, PROMPT, ("block_output", 1, lambda h: h[:, 5].add_(VECTOR))))
 
 
+def test_a_mask_counts_however_it_is_passed():
+    llama = tiny("llama")  # whose forward takes it second
+    tokens = llama.tokens([PROMPT, SHORT])
+    with torch.no_grad(), intervene(llama, zero(stream(1, positions=-1))):
+        named = llama.model(tokens, attention_mask=tokens.attention_mask).logits
+        assert torch.equal(llama.model(tokens, tokens.attention_mask).logits, named)
+    assert not torch.equal(named[1, 2], llama(SHORT)[0, 2])
+
+
 def test_edits_that_never_applied_are_reported(lm):
     with pytest.raises(RuntimeError) as error:
         with intervene(lm, zero(stream(1)), add(Site("mlp_output", 0, positions=-1), VECTOR)):
@@ -666,7 +685,8 @@ def test_edits_that_never_applied_are_reported(lm):
     assert str(error.value) == (
         "Never applied: [zero(Site('block_output', 1)), "
         "add(Site('mlp_output', 0, positions=-1))]. "
-        "Run the model inside the `with` block: with intervene(lm, …): lm(prompt)."
+        "Run the model inside the `with` block: with intervene(lm, …): lm(prompt). "
+        "(At positions, an edit acts while the prompt is read, and not where a cache holds it already.)"
     )
 
 

@@ -61,6 +61,26 @@ def test_kl_divergence_from_itself_is_zero(logits):
     close(kl_divergence(logits)(logits), torch.zeros(3))
 
 
+def test_kl_divergence_has_a_reference_for_every_row_or_one(logits):
+    with pytest.raises(ValueError, match="The reference has 2 rows, and 3 were measured"):
+        kl_divergence(logits[:2])(logits)
+    with pytest.raises(ValueError, match="The reference has 3 rows, and 1 were measured"):
+        kl_divergence(logits)(logits[:1])
+
+
+def test_what_is_no_number_is_nobody_s_first_choice(lm, logits):
+    broken = torch.full_like(logits, torch.nan)
+    assert (rank(lm, " Paris")(broken) > 50000).all()
+
+
+@pytest.mark.parametrize("word", [None, 3.0])
+def test_a_word_is_a_string_or_an_id(lm, word):
+    with pytest.raises(
+        ValueError, match=f"A word that is one token, or a token id, was expected, and {word} was given"
+    ):
+        logit_diff(lm, word, " Rome")
+
+
 @pytest.mark.parametrize("reference", [torch.zeros(1, 4, 50257), torch.tensor(1.0)])
 def test_kl_divergence_refuses_a_whole_run_for_a_reference(reference):
     with pytest.raises(ValueError, match="final position's logits, .* use lm.next_token_logits"):

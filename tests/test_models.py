@@ -476,3 +476,51 @@ def test_a_prompt_that_is_read_in_pieces_is_refused(lm):
     with pytest.raises((ValueError, RuntimeError), match="read in pieces|Never applied"):
         with intervene(lm, zero(Site("mlp_output", 0, positions=-1))):
             lm.generate(PROMPT, 2, prefill_chunk_size=4)
+
+
+@pytest.mark.parametrize(
+    "ids, says",
+    [
+        (torch.zeros(0, 5, dtype=torch.long), r"\(0, 5\) of torch.int64 was given"),
+        (torch.ones(1, 3, dtype=torch.bool), r"\(1, 3\) of torch.bool was given"),
+        (torch.tensor([[50256, 50256, 64, 65]]), "Some rows of the token ids begin with the padding token"),
+    ],
+)
+def test_token_ids_that_mean_nothing_are_refused(lm, ids, says):
+    with pytest.raises(ValueError, match=says):
+        lm(ids)
+
+
+def test_a_prompt_to_search_is_a_string(lm):
+    with pytest.raises(ValueError, match="One prompt is searched, a string, and list was given"):
+        lm.find([PROMPT], "Eiffel")
+
+
+def test_tokens_keep_their_spaces_whatever_the_tokenizer_cleans_up(lm, monkeypatch):
+    decode = lm.tokenizer.decode
+
+    def cleaning(ids, clean_up_tokenization_spaces=True, **options):
+        text = decode(ids, **options)
+        return text.replace(" .", ".").replace(" ,", ",") if clean_up_tokenization_spaces else text
+
+    monkeypatch.setattr(lm.tokenizer, "decode", cleaning)
+    assert lm.str_tokens("Hello , you .") == ["Hello", " ,", " you", " ."] and lm.token_id(" .")
+
+
+def test_shorter_prompts_are_filled_on_the_left_with_a_token_of_their_own(lm, monkeypatch):
+    given = []
+
+    def generate(ids, **options):
+        given.append((ids, options["attention_mask"]))
+        return ids
+
+    monkeypatch.setattr(lm.model, "generate", generate)
+    lm.generate([PROMPT, SHORT], 1)
+    ((ids, mask),) = given
+    assert set(ids[1].tolist()) == set(lm.tokens(SHORT)[0].tolist()) and mask.sum(1).tolist() == [10, 3]
+
+
+def test_a_stream_in_another_precision_is_unembedded_in_the_model_s(lm):
+    half = LanguageModel(tiny_model().bfloat16(), lm.tokenizer)
+    stream = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(half.unembed(stream), half.unembed(stream.bfloat16()))

@@ -446,6 +446,8 @@ REFUSED = [
     ((BASE, SOURCE), {"layers": [3]}, "tiny gpt2 has 3 blocks, layers 0 to 2, and layer 3 was asked for"),
     ((BASE, SOURCE), {"layers": [-1], "window": 3}, "layer -1 was asked for"),
     ((BASE, SOURCE), {"layers": []}, r"There is nothing to patch: layers=\[\]"),
+    ((BASE, SOURCE), {"positions": [1, 1]}, r"one is named twice: .*positions=\['1', '1'\]"),
+    ((BASE, SOURCE), {"layers": [1, 1]}, r"one is named twice: layers=\[1, 1\]"),
     ((BASE, SOURCE), {"positions": []}, r"There is nothing to patch: .* positions=\[\]"),
     ((BASE, SOURCE), {"component": "query_output", "heads": []}, r"There is nothing to patch: .* heads=\[\]"),
     ((BASE, SOURCE), {"component": "resid_post"}, "There is no component 'resid_post'"),
@@ -477,6 +479,19 @@ def test_what_cannot_be_swept_is_refused_and_leaves_no_trace(lm, prompts, option
         patch_sweep(lm, *prompts, probability(lm, " Paris"), **options)
 
 
+def test_positions_may_be_a_tensor(lm):
+    metric = probability(lm, " Paris")
+    one, other = (
+        patch_sweep(lm, [BASE] * 2, [SOURCE] * 2, metric, positions=p) for p in ([1, 2], torch.tensor([1, 2]))
+    )
+    assert torch.equal(one.values, other.values) and other.labels["position"] == ["1", "2"]
+
+
+def test_gradients_are_refused_where_there_can_be_none(lm):
+    with torch.inference_mode(), pytest.raises(ValueError, match="torch.inference_mode forbids them"):
+        attribution_sweep(lm, BASE, SOURCE, probability(lm, " Paris"))
+
+
 def test_a_metric_s_words_are_one_a_pair(lm):
     with pytest.raises(ValueError, match="A metric with 2 words, one a row, was given 3 rows"):
         patch_sweep(lm, BASES, SOURCES, probability(lm, [" Paris", " Rome"]), positions=[-1])
@@ -493,7 +508,8 @@ def nothing_but_numbers(logits):
         (lambda logits: logits[:, 7].mean(), r"to \(batch,\) = \(3,\), and got \(\) from <lambda>: leave out .mean"),
         (lambda logits: logits[:, :3], r"to \(batch,\) = \(3,\), and got \(3, 3\) from"),
         (nothing_but_numbers, "and got list from nothing_but_numbers"),
-        ([], "There is no metric to measure"),
+        ([], r"A metric such as logit_diff\(lm, …\), or a list of them, was expected, and \[\] was given"),
+        ("logit", "or a list of them, was expected, and 'logit' was given"),
     ],
 )
 def test_a_metric_gives_one_number_a_row(lm, monkeypatch, sweep, metric, says):

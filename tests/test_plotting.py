@@ -182,6 +182,11 @@ def test_several_heatmaps_share_one_scale_that_holds_them_all():
     assert "small: Sweep of" in picture.alt and "large: Sweep of" in picture.alt
 
 
+def test_no_heatmaps_are_no_picture():
+    with pytest.raises(ValueError, match="There is no sweep to draw"):
+        heatmaps({}, title="x")
+
+
 def test_the_two_runs_are_called_what_the_sweep_calls_them():
     picture = heatmap(replace(sweep(), ends=("corrupted", "clean")))
     told = [label.get_text() for label in picture.figure.axes[-1].get_yticklabels()]

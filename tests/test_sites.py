@@ -77,8 +77,18 @@ def test_only_per_head_components_take_heads(component):
     if component in PER_HEAD:
         assert Site(component, 0, heads=[0, 1]).heads == (0, 1)
     else:
-        with pytest.raises(ValueError, match=f"'{component}' is not split by head, so heads=0 means nothing"):
+        says = (
+            "kept whole: .* index it"
+            if component == "attention_weight"
+            else "not split by head, so heads=0 means nothing"
+        )
+        with pytest.raises(ValueError, match=says):
             Site(component, 0, heads=0)
+
+
+def test_a_head_is_named_once():
+    with pytest.raises(ValueError, match=r"heads=\[1, 1\] names a head twice"):
+        Site("query_output", 0, heads=[1, 1])
 
 
 def test_a_misspelt_component_gets_the_nearest_name():
@@ -172,18 +182,18 @@ def test_new_tokens_follow_the_prompt_and_are_no_part_of_it():
 def test_a_call_is_laid_out_from_its_arguments():
     ids = torch.zeros(2, 5, dtype=torch.long)
     for layout in (
-        Layout.of_call((ids,), {"attention_mask": RIGHT}, None),
-        Layout.of_call((), {"input_ids": ids, "attention_mask": RIGHT.bool()}, None),
-        Layout.of_call((), {"inputs_embeds": torch.zeros(2, 5, 32), "attention_mask": RIGHT}, None),
+        Layout.of_call({"input_ids": ids, "attention_mask": RIGHT}, None),
+        Layout.of_call({"input_ids": ids, "attention_mask": RIGHT.bool()}, None),
+        Layout.of_call({"inputs_embeds": torch.zeros(2, 5, 32), "attention_mask": RIGHT}, None),
     ):
         assert (layout.starts, layout.lengths, layout.past) == ((0, 0), (5, 3), 0)
-    assert Layout.of_call((ids,), {}, None).lengths == (5, 5)
+    assert Layout.of_call({"input_ids": ids}, None).lengths == (5, 5)
 
 
 def test_a_call_without_a_mask_knows_how_much_was_read_before(lm):
     with torch.no_grad():
         cache = lm.model(lm.tokens("one two three"), use_cache=True).past_key_values
-    layout = Layout.of_call((torch.zeros(1, 2, dtype=torch.long),), {"past_key_values": cache}, None)
+    layout = Layout.of_call({"input_ids": torch.zeros(1, 2, dtype=torch.long), "past_key_values": cache}, None)
     assert (layout.past, layout.lengths) == (3, (3,))
 
 
@@ -191,7 +201,7 @@ def test_a_call_without_a_mask_knows_how_much_was_read_before(lm):
 def test_in_a_loop_of_one_s_own_what_follows_an_earlier_call_is_new(past, new):
     ids = torch.zeros(1, 5 - past, dtype=torch.long)
     mask = torch.tensor([[0, 1, 1, 1, 1]])
-    spots = Layout.of_call((ids,), {"attention_mask": mask}, None).spots(None)
+    spots = Layout.of_call({"input_ids": ids, "attention_mask": mask}, None).spots(None)
     assert spots.new.tolist() == new[-len(spots.new) :] and spots.positions.tolist()[-1] == 3
 
 

@@ -122,6 +122,17 @@ def test_training_makes_the_texts_likelier_within_the_norm_and_touches_no_weight
     torch.testing.assert_close(again.direction, made.direction)
 
 
+def test_it_is_trained_where_gradients_are_off_and_says_where_there_are_none(lm):
+    wanted = SteeringVector.train(lm, WARM, 1, steps=2)
+    with torch.no_grad():
+        assert torch.equal(SteeringVector.train(lm, WARM, 1, steps=2).direction, wanted.direction)
+    with (
+        torch.inference_mode(),
+        pytest.raises(ValueError, match=r"Nothing can be learnt inside torch.inference_mode\(\)"),
+    ):
+        SteeringVector.train(lm, WARM, 1, steps=2)
+
+
 def test_several_layers_are_trained_together_and_each_within_the_norm(lm):
     texts = ["The lake is blue and very deep", ("I like", " the blue lake")]
     options = dict(steps=15, lr=0.05, strength=0.3)
@@ -330,6 +341,12 @@ def test_whatever_is_applied_the_model_comes_back_bit_for_bit(strength, mode, wh
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM[:2], COLD, 1, method="pca"), "2 positive and 3 negative"),
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 1, component="mlp"), "no component 'mlp'"),
         (lambda lm, v: SteeringVector.from_context(lm, WARM[:1], COLD, STUBS, 1), "A context takes two texts"),
+        (lambda lm, v: SteeringVector.from_context(lm, "warm", COLD, STUBS, 1), "texts was expected, one at least, and 'warm'"),
+        (lambda lm, v: SteeringVector.from_context(lm, WARM, "cold", STUBS, 1), "texts was expected, one at least, and 'cold'"),
+        (lambda lm, v: SteeringVector.from_context(lm, WARM, COLD, "We went", 1), "texts was expected, one at least, and 'We went'"),
+        (lambda lm, v: SteeringVector.from_context(lm, WARM, COLD, STUBS, 1, cues="I am"), "texts was expected, one at least, and 'I am'"),
+        (lambda lm, v: SteeringVector.from_context(lm, WARM, COLD, [], 1), "and 0 stubs"),
+        (lambda lm, v: SteeringVector.train(lm, "warm", 1), "A list of texts was expected, one at least, and 'warm'"),
         (lambda lm, v: SteeringVector.train(lm, [], 1), "needs texts, layers, steps and a positive strength"),
         (lambda lm, v: SteeringVector.train(lm, ["Two words"], 1, steps=0), "layers [1], 0 steps"),
         (lambda lm, v: SteeringVector.train(lm, [("The lake", "")], 1), "There is no token to learn from in ('The lake', '')"),

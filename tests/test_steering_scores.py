@@ -52,6 +52,11 @@ def test_wilsons_interval_has_the_published_values():
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
 
 
+@pytest.mark.parametrize("n", [1, 6, 48, 72, 1000])
+def test_wilsons_interval_of_none_or_all_reaches_their_share_exactly(n):
+    assert wilson(0, n)[0] == 0.0 < wilson(0, n)[1] and wilson(n, n)[1] == 1.0 > wilson(n, n)[0]
+
+
 def test_repeated_triples():
     assert repeated("a b c d e") == 0
     assert repeated("a b c a b c a b c") == pytest.approx(4 / 7)
@@ -131,16 +136,39 @@ def test_the_judge_tells_sentences_of_a_topic_from_their_likes(offline_lm):
 
 
 @pytest.mark.parametrize(
-    "prompts, words, sentence",
+    "prompts, words, options, sentence",
     [
-        ([], WORDS, "list of prompts"),
-        ("The", WORDS, "list of prompts"),
-        (PROMPTS, {"named": []}, "'named' needs a list"),
+        ([], WORDS, {}, "list of prompts"),
+        ("The", WORDS, {}, "list of prompts"),
+        (PROMPTS, {"named": []}, {}, "'named' needs a list"),
+        (PROMPTS, ["lake"], {}, r"each under a name, such as {'glad': \['joy'\]}, and \['lake'\] was given"),
+        (PROMPTS, WORDS, {"samples": 0}, r"a sample and a seed at least, and got samples=0 and seeds=\[0, 1, 2\]"),
+        (PROMPTS, WORDS, {"seeds": ()}, r"a sample and a seed at least, and got samples=4 and seeds=\[\]"),
+        (
+            PROMPTS,
+            WORDS,
+            {"steering": "up"},
+            r"steering is a vector, or a function .* got str: give lambda: vector.apply",
+        ),
     ],
 )
-def test_nothing_to_score_is_refused(lm, prompts, words, sentence):
+def test_nothing_to_score_is_refused(lm, prompts, words, options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        steering_scores(lm, prompts, words)
+        steering_scores(lm, prompts, words, **options)
+
+
+def test_a_context_manager_is_refused_in_place_of_a_function(lm, vector):
+    with pytest.raises(
+        ValueError, match=r"entered once a batch; got _GeneratorContextManager: give lambda: vector.apply"
+    ):
+        steering_scores(lm, PROMPTS, WORDS, steering=vector.apply(lm, 0.3))
+
+
+def test_a_single_seed_and_a_single_vector_are_one_of_each(lm, vector):
+    how = dict(samples=1, max_new_tokens=2)
+    one, several = (steering_scores(lm, PROMPTS, WORDS, seeds=seeds, **how) for seeds in (7, (7,)))
+    assert one.texts == several.texts
+    assert layer_sweep(lm, vector, PROMPTS, WORDS, strengths=(0.3,), **how).layers == [1]
 
 
 # -- the sweep --------------------------------------------------------------------------------------------------------

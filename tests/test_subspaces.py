@@ -360,6 +360,16 @@ def test_the_rank_is_one_to_d_wherever_the_boundary_goes(boundary, rank):
     assert (mask > 0.49).sum().item() in (rank, rank + 1)  # at the boundary itself stands a half
 
 
+@pytest.mark.parametrize("d, boundary, rank", [(576, 0.0, 1), (768, 0.0, 1), (10, 0.1, 1), (10, 0.3, 3), (10, 0.31, 4)])
+def test_a_boundary_at_a_whole_dimension_ends_there(d, boundary, rank):
+    assert at(boundary, 1.0, d).rank == rank  # though b · d is a hair above it, in float32
+
+
+def test_a_space_has_a_dimension():
+    with pytest.raises(ValueError, match="A space has one dimension at least, and d=0 was given"):
+        BoundlessSubspace(0)
+
+
 def test_annealing_goes_from_the_first_temperature_to_the_last():
     subspace = BoundlessSubspace(8, temperature=(50.0, 0.1))
     assert subspace.temperature.item() == 50.0
@@ -441,6 +451,15 @@ def test_a_boundless_subspace_is_loaded_with_all_that_it_had(tmp_path):
     assert torch.equal(loaded.swap(base, source), subspace.swap(base, source))
     assert (loaded.temperatures, loaded.penalty, loaded.rank) == ((20.0, 0.5), subspace.penalty, 6)
     assert loaded.about == {}
+
+
+@pytest.mark.parametrize("make", [lambda: RotatedSubspace(8, 2), lambda: BoundlessSubspace(8)])
+def test_what_a_file_says_about_a_subspace_is_kept_when_it_is_saved_again(tmp_path, make):
+    subspace, path = make(), tmp_path / "one.safetensors"
+    assert subspace.about == {}
+    subspace.save(path, site="block_output 21", model="tiny")
+    type(subspace).load(path).save(path, model="another")
+    assert type(subspace).load(path).about == {"site": "block_output 21", "model": "another"}
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
@@ -538,10 +557,20 @@ def test_labels_may_be_words_numbers_a_tensor_or_of_several_kinds():
         assert_same_span(class_means(x, labels).basis, wanted)
 
 
-def test_as_many_classes_as_a_space_holds_and_no_more():
-    assert class_means(rand(8, 3), [0, 1, 2, 3] * 2).rank == 3
-    with pytest.raises(ValueError, match="A subspace of 3 dimensions has a rank of 1 to 3, and rank=4 was given"):
-        class_means(rand(10, 3), [0, 1, 2, 3, 4] * 2)
+@pytest.mark.parametrize("classes", [4, 5])
+def test_many_classes_span_the_whole_space_and_no_more(classes):
+    assert class_means(rand(2 * classes, 3), list(range(classes)) * 2).rank == 3
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_means_that_lie_in_fewer_dimensions_span_those_alone(scale):
+    direction, noise = rand(8), rand(4, 8, seed=1)
+    x = torch.cat([scale * (share * direction + torch.cat([noise, -noise])) for share in (0.1, 0.2, 0.3)])
+    subspace = class_means(x, [0] * 8 + [1] * 8 + [2] * 8)
+    assert subspace.rank == 1
+    assert_same_span(subspace.basis, (direction / direction.norm())[:, None])
+    with pytest.raises(ValueError, match="The means of the 2 classes are equal, so they span nothing"):
+        class_means(torch.cat([x[:8], x[:8].flip(0)]), [0] * 8 + [1] * 8)
 
 
 @pytest.mark.parametrize("labels, got", [([0] * 6, "6 labels of 1"), ([0, 1], "2 labels of 2"), ([], "0 labels of 0")])
@@ -617,6 +646,28 @@ def test_a_subspace_within_another_is_at_no_angle_to_it():
     whole = torch.linalg.qr(rand(8, 5)).Q
     assert principal_angles(whole, whole[:, 1:3]).max() < 1e-3
     assert principal_angles(whole[:, 1:3], whole).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "one, other, degrees",
+    [
+        ([1.0, 0, 0], [1.0, 1, 0], [45.0]),
+        ([0.1, 0, 0], [1.0, 0, 0], [0.0]),
+        ([0.0, 3, 0], [[1.0, 1], [0, 1], [0, 0]], [0.0]),
+        ([[2.0, 2], [0, 1], [0, 0]], [[0.0, 0], [5, 5], [0, 1]], [0.0, 90.0]),
+    ],
+)
+def test_directions_of_any_length_and_at_any_angle_have_the_angles_of_their_spans(one, other, degrees):
+    found = principal_angles(torch.tensor(one), torch.tensor(other))
+    torch.testing.assert_close(found, torch.tensor(degrees), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("other", [torch.zeros(8), rand(8, 1).repeat(1, 2), rand(1, 8, 1)])
+def test_what_spans_nothing_or_less_than_it_says_has_no_angle(other):
+    with pytest.raises(
+        ValueError, match=r"Angles are between independent directions, \(d,\) or \(d, k\), and what was given"
+    ):
+        principal_angles(rand(8), other)
 
 
 # -- as an edit ---------------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from plain import close
-from tiny import tiny
+from tiny import tiny, tiny_model
 
 from interp_helpers import (
+    LanguageModel,
     Site,
     add,
     average_traces,
@@ -154,9 +155,34 @@ def test_what_cannot_be_averaged(lm):
         with pytest.raises(ValueError, match=message):
             average_traces([one, other])
     spans = causal_trace(lm, PROMPT, SUBJECT, ANSWER, samples=1, positions={"subject": SPAN})
-    for wrong, message in [([], "one or more"), ([one.values], "one or more"), ([spans], "single tokens")]:
+    for wrong, message in [
+        ([], "one or more"),
+        ([one.values], "one or more"),
+        ([spans], "single tokens"),
+        (one, "one or more"),
+    ]:
         with pytest.raises(ValueError, match=message):
             average_traces(wrong)
+
+
+def test_positions_mean_the_same_whatever_the_number_of_samples(lm):
+    for samples in (1, 2, 3):
+        trace = causal_trace(lm, PROMPT, SUBJECT, ANSWER, samples=samples, layers=[0], positions=[[0], [1]])
+        assert trace.places == ((0,), (1,)) and trace.labels["position"] == ["[0]", "[1]"]
+    with pytest.raises(ValueError, match="given for 2 rows, one sequence a pair, and there are 1"):
+        causal_trace(lm, PROMPT, SUBJECT, ANSWER, samples=2, layers=[0], positions={"x": [[0], [1]]})
+
+
+def test_a_trace_is_averaged_with_others_and_not_over_itself(lm):
+    with pytest.raises(ValueError, match="A trace is of one prompt.* average_traces takes several"):
+        causal_trace(lm, PROMPT, SUBJECT, ANSWER, samples=1, layers=[0]).mean()
+
+
+def test_a_subject_may_be_one_position_and_the_model_one_of_inference_mode(lm):
+    assert causal_trace(lm, PROMPT, 1, ANSWER, samples=1, layers=[0]).subject == range(1, 2)
+    with torch.inference_mode():
+        inside = LanguageModel(tiny_model(), lm.tokenizer)
+        assert tracing.embedding_std(inside) == pytest.approx(tracing.embedding_std(lm))
 
 
 def test_the_draws_are_those_of_a_trace(lm):
@@ -178,6 +204,7 @@ def test_the_draws_are_those_of_a_trace(lm):
         (dict(prompt=[PROMPT, PROMPT], subject=SPAN), "causal_trace takes one prompt, and 2 were given"),
         (dict(component="attention_weight"), "attention_weight can be recorded and not edited"),
         (dict(subject="Colosseum"), "does not occur"),
+        (dict(prompt=[PROMPT]), "One prompt is searched, a string, and list was given"),
         (dict(subject=[1, 3]), "neighbouring positions"),
         (dict(subject=[]), "neighbouring positions"),
         (dict(subject=[9, 10]), "neighbouring positions of it .0 to 9."),
