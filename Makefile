@@ -59,7 +59,7 @@ figures: $(VENV)/ready ## Draw the slides' figures that are out of date, by runn
 	@$(VENV)/bin/python -m interp_helpers fetch-model
 	INTERP_MODEL=offline TQDM_DISABLE=1 $(VENV)/bin/python tools/slides.py --draw
 
-site: $(VENV)/ready ## Put executed notebooks, handouts, slides and the library's pages together as a site in build/site
+site: $(VENV)/ready ## Put executed notebooks, handouts, slides (if built) and the library's pages together as a site in build/site
 	@$(VENV)/bin/python -m interp_helpers fetch-model
 	$(VENV)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[site]"
 	INTERP_MODEL=$${INTERP_MODEL:-offline} TQDM_DISABLE=1 $(VENV)/bin/python tools/website.py
