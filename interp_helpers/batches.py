@@ -18,7 +18,8 @@ from .activations import Activations
 from .edits import replace
 from .hooks import Edit, intervene
 from .replay import Patch, Run, can_resume
-from .sites import Site, take
+from .sites import Site
+from .tokens import take
 
 MEMORY = 64 * 2**20  # bytes that one call of a block may need for its intermediate results, about
 GROUPS = 4  # rows are grouped by their first patched token: more groups waste fewer tokens, fewer make larger batches

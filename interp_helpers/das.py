@@ -23,9 +23,9 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from .counterfactuals import Counterfactual
+from .frozen import frozen, require_gradients
 from .interchange import Runs, as_answers, listed, module_of, require_held_out, site_of_others
 from .models import LanguageModel
-from .paused import frozen, require_gradients
 from .sites import Site
 from .subspaces import principal_angles
 

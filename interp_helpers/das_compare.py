@@ -18,9 +18,10 @@ from torch import Tensor
 from .counterfactuals import Counterfactual, as_counterfactuals
 from .das import learn, training_runs
 from .interchange import Runs, as_answers, has_places_of_pairs, require_held_out, site_of_others
-from .sites import Site, as_ints
+from .sites import Site
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .sweeps import Sweep
+from .tokens import as_ints
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from .activations import Activations
 from .hooks import Edit
-from .sites import Site, Spots
-from .subspaces import require_basis, swapped
+from .sites import Site
+from .tokens import Spots
 
 
 def replace(site: Site, value: Tensor | Activations) -> Edit:
@@ -72,7 +72,7 @@ def noise(site: Site, std: float, seed: int = 0) -> Edit:
         ]
         return lambda h: h + std * torch.stack(draws).to(h)
 
-    return Edit("noise", _editable(site), prepare)
+    return Edit("noise", editable(site), prepare)
 
 
 def zero(site: Site) -> Edit:
@@ -182,6 +182,34 @@ def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
     return _edit("apply", site, checked)
 
 
+def swapped(base: Tensor, source: Tensor, basis: Tensor) -> Tensor:
+    """base + (source − base) Q Qᵀ, in the base's precision."""
+    return base + ((source - base).to(basis) @ basis @ basis.mT).to(base)
+
+
+def require_basis(subspace) -> Tensor:
+    """A tensor (d, rank), as it is, if its columns are orthonormal.
+
+    Raises:
+        ValueError: they are not, or it is something else.
+    """
+    if not isinstance(subspace, Tensor):
+        raise ValueError(
+            f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
+        )
+    if subspace.ndim == 2 and not subspace.numel():
+        raise ValueError(
+            f"The subspace, a tensor of shape {tuple(subspace.shape)}, has no direction: give one at least."
+        )
+    precise, tolerance = subspace.detach().float(), 1e-4 if subspace.dtype == torch.float32 else 2e-2
+    if subspace.ndim != 2 or (precise.mT @ precise - torch.eye(subspace.shape[1]).to(precise)).abs().max() > tolerance:
+        raise ValueError(
+            f"The subspace, a tensor of shape {tuple(subspace.shape)}, is not (d, rank) with orthonormal columns: "
+            "make it so with torch.linalg.qr(subspace).Q."
+        )
+    return subspace
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -202,10 +230,10 @@ def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activation
         fitted = [_fit(value, name, site, shape, spots) for value in values]
         return lambda h: formula(h, *(value.to(h) for value in fitted))
 
-    return Edit(name, _editable(site), prepare)
+    return Edit(name, editable(site), prepare)
 
 
-def _editable(site: Site) -> Site:
+def editable(site: Site) -> Site:
     if site.component == "attention_weight":
         raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
     return site

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from .activations import Activations
 from .anatomy import Place, eager_attention
-from .sites import Layout, Site, Spots
+from .sites import Site
+from .tokens import Layout, Spots
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Look
@@ -84,7 +85,7 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
         last = Site("block_output", lm.n_layers - 1)
         for site in dict.fromkeys([*sites, last]):
             place = site.place(lm)
-            stack.enter_context(_hook(place, keep(site, place), second=site.component == "attention_weight"))
+            stack.enter_context(hooked_at(place, keep(site, place), second=site.component == "attention_weight"))
         next_token_logits = lm.next_token_logits(tokens, grad=grad)
     stream = values[last.component, last.layer] if last in sites else values.pop((last.component, last.layer))
 
@@ -178,9 +179,9 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     with ExitStack() as stack:
         places = [edit.site.place(lm) for edit in edits]
         parameters = list(inspect.signature(lm.model.forward).parameters)
-        stack.enter_context(_removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
+        stack.enter_context(removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
-            stack.enter_context(_hook(place, change(i, edit, place)))
+            stack.enter_context(hooked_at(place, change(i, edit, place)))
         lm.interventions += 1
         try:
             yield
@@ -199,7 +200,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 
 
 @contextmanager
-def _hook(place: Place, look: Callable[[Tensor], Tensor | None], second: bool = False) -> Iterator[None]:
+def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None], second: bool = False) -> Iterator[None]:
     """Show `look` each tensor that passes a place; what it returns, unless None, goes on in the tensor's stead."""
 
     def on_input(module, args, kwargs):
@@ -220,12 +221,12 @@ def _hook(place: Place, look: Callable[[Tensor], Tensor | None], second: bool = 
         handle = place.module.register_forward_pre_hook(on_input, with_kwargs=True)
     else:
         handle = place.module.register_forward_hook(on_output)
-    with _removing(handle):
+    with removing(handle):
         yield
 
 
 @contextmanager
-def _removing(handle) -> Iterator[None]:
+def removing(handle) -> Iterator[None]:
     try:
         yield
     finally:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .counterfactuals import Counterfactual, as_counterfactuals, key
+from .edits import require_basis, swapped
+from .frozen import frozen
 from .models import LanguageModel
-from .paused import Paused, frozen, pause, per_pair
-from .sites import Site, one_a_row
-from .subspaces import require_basis, swapped
+from .paused import Paused, pause, per_pair
+from .sites import Site
+from .tokens import one_a_row
 
 KEEP = 2**30  # bytes of paused runs that are kept; where they would take more, each batch is run anew
 ROWS = 64  # pairs at once, where nothing is learnt

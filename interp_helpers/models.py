@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
-from .sites import as_ints
+from .tokens import as_ints
 
 Prompts = str | Sequence[str] | Tensor | Mapping
 

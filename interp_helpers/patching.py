@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from . import batches
+from .grid import Grid, named
 from .hooks import record
-from .sites import Site, take
-from .sweeps import Grid, Sweep, named
+from .sites import Site
+from .sweeps import Sweep
+from .tokens import take
 
 Metrics = Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]]
 PAIRS_PER_GRADIENT = 16  # a gradient keeps every intermediate result of its forward

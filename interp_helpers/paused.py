@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from .anatomy import Place
 from .counterfactuals import Counterfactual, as_counterfactuals, key
-from .edits import _editable, replace
-from .hooks import _hook, _removing, intervene
+from .edits import editable, replace
+from .hooks import hooked_at, intervene, removing
 from .models import LanguageModel
 from .replay import Run, can_resume
-from .sites import Layout, Site, one_a_row, take
+from .sites import Site
+from .tokens import Layout, one_a_row, take
 
 
 def pause(model: LanguageModel | nn.Module, site: Site | str, pairs: Sequence[Counterfactual]) -> Paused:
@@ -102,7 +103,7 @@ class Paused:
 
 @torch.no_grad()
 def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counterfactual]) -> Paused:
-    place, positions, resumable = _editable(site).place(lm), per_pair(site, len(pairs)), can_resume(lm)
+    place, positions, resumable = editable(site).place(lm), per_pair(site, len(pairs)), can_resume(lm)
     found, which = _distinct(
         [(pair.base, at) for pair, at in zip(pairs, positions, strict=True)]
         + [
@@ -140,7 +141,7 @@ def _pause_language_model(lm: LanguageModel, site: Site, pairs: Sequence[Counter
 
     kept: list[Tensor] = []
     if resumable:
-        with _hook(place, kept.append):
+        with hooked_at(place, kept.append):
             run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
     values, columns = at_the_site(tokens, bases, kept.pop() if resumable else None)
     if others:
@@ -206,7 +207,7 @@ def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual])
         def look(module, args, output) -> None:
             kept.append(output.clone() if isinstance(output, Tensor) else None)  # what follows may write to it
 
-        with _removing(site.register_forward_hook(look)):
+        with removing(site.register_forward_hook(look)):
             module(inputs)
         if len(kept) != 1:
             raise ValueError(
@@ -220,7 +221,7 @@ def _pause_module(module: nn.Module, name: str, pairs: Sequence[Counterfactual])
         def put(module, args, output) -> Tensor:
             return values[:, 0].to(output, copy=True)
 
-        with _removing(site.register_forward_hook(put)):
+        with removing(site.register_forward_hook(put)):
             return module(bases[rows])
 
     return Paused(
@@ -241,42 +242,13 @@ def _up_to(lm: LanguageModel, place: Place, tokens: Tensor, columns: int) -> Ten
         kept.append(tensor.clone())
         raise _Enough
 
-    with _hook(place, stop), suppress(_Enough):
+    with hooked_at(place, stop), suppress(_Enough):
         lm.model(tokens[:, :columns], attention_mask=tokens.attention_mask[:, :columns], use_cache=False)
     return kept.pop()
 
 
 class _Enough(Exception):
     """The run has reached the site."""
-
-
-@contextmanager
-def frozen(module: nn.Module):
-    """While the block lasts no weight asks for gradients, and dropout is off."""
-    weights = [p for p in module.parameters() if p.requires_grad]
-    training = [m for m in module.modules() if m.training]
-    for weight in weights:
-        weight.requires_grad_(False)
-    module.eval()
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
-        for part in training:
-            part.training = True
-
-
-def require_gradients() -> None:
-    """
-    Raises:
-        ValueError: inside `torch.inference_mode`, where there are none.
-    """
-    if torch.is_inference_mode_enabled():
-        raise ValueError(
-            "Nothing can be learnt inside torch.inference_mode(), where no tensor has a gradient: leave it first, or take "
-            "torch.no_grad() in its place."
-        )
 
 
 def per_pair(site: Site, pairs: int) -> list:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from .metrics import logit_diff, rank
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -216,14 +216,14 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     results = {} if lm.interventions else _measured.setdefault(lm, {})
     questions = {item: _questions(item) for item in bank}
     todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]
-    metrics = {q: _metric(lm, *q[1:]) for q in todo}
-    results.update({q: False for q in todo if metrics[q] is None})
+    judges = {q: _judge(lm, *q[1:]) for q in todo}
+    results.update({q: False for q in todo if judges[q] is None})
     # Prompts of similar length run together: little is spent on padding.
-    todo = sorted((q for q in todo if metrics[q] is not None), key=lambda q: len(q[0]))
+    todo = sorted((q for q in todo if judges[q] is not None), key=lambda q: len(q[0]))
     for i in range(0, len(todo), 32):
         logits = lm.next_token_logits([prompt for prompt, *_ in todo[i : i + 32]])
         for question, row in zip(todo[i : i + 32], logits, strict=True):
-            results[question] = bool(metrics[question](row[None]) > 0)
+            results[question] = judges[question](row)
     return [item for item in bank if all(results[question] for question in questions[item])]
 
 
@@ -236,15 +236,15 @@ def _questions(item: Fact | Pair | IOIPrompt) -> list[tuple[str, str, str | None
     return [(item.prompt, item.answer, None)]
 
 
-def _metric(lm, right: str, wrong: str | None):
-    """A function of logits that is positive where the answer is right; None if a word is several tokens."""
+def _judge(lm, right: str, wrong: str | None) -> Callable[[Tensor], bool] | None:
+    """From logits (vocab,) to whether the answer is right; None if a word is several tokens."""
     try:
-        if wrong is not None:
-            return logit_diff(lm, right, wrong)
-        place = rank(lm, right)
-        return lambda logits: 1.5 - place(logits)
+        ours, other = lm.token_id(right), None if wrong is None else lm.token_id(wrong)
     except ValueError:
         return None
+    if other is not None:
+        return lambda logits: bool(logits[ours] > logits[other])
+    return lambda logits: bool((logits <= logits[ours]).all())  # false where any is NaN
 
 
 def _of_family(items: list, family: str | None) -> list:

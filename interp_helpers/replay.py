@@ -22,8 +22,9 @@ from transformers import DynamicCache
 
 from .activations import Activations
 from .edits import replace
-from .hooks import Edit, _hook, _removing, intervene, record
-from .sites import Layout, Site
+from .hooks import Edit, hooked_at, intervene, record, removing
+from .sites import Site
+from .tokens import Layout
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Run:
             if edits:
                 stack.enter_context(intervene(lm, *edits))
             for block in lm.anatomy.blocks:
-                stack.enter_context(_removing(block.register_forward_pre_hook(entering, with_kwargs=True)))
-            stack.enter_context(_hook(lm.anatomy.place("block_output", lm.n_layers - 1), self.streams.append))
+                stack.enter_context(removing(block.register_forward_pre_hook(entering, with_kwargs=True)))
+            stack.enter_context(hooked_at(lm.anatomy.place("block_output", lm.n_layers - 1), self.streams.append))
             lm.model(
                 tokens,
                 attention_mask=tokens.attention_mask,
@@ -167,7 +168,7 @@ class Run:
             hooks = dict.fromkeys(("attention_value_output", "mlp_input"), only_last)
         with ExitStack() as stack:
             for name, change in hooks.items():
-                stack.enter_context(_hook(self.lm.anatomy.place(name, layer), change))
+                stack.enter_context(hooked_at(self.lm.anatomy.place(name, layer), change))
             yield
 
     def _call(self, layer: int, h: Tensor, rows: Tensor, first: int) -> Tensor:

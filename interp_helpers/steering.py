@@ -32,8 +32,9 @@ from torch import Tensor
 from .edits import add, clamp
 from .hooks import Edit, intervene
 from .models import LanguageModel
-from .sites import Site, Spots, as_ints
+from .sites import Site
 from .steering_directions import contrast_direction, pooled, require_texts, require_whole, residual_norms, trained
+from .tokens import Spots, as_ints
 
 MODES = ("add", "clamp")
 WHERE = ("everywhere", "prompt", "new")

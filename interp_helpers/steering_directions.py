@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import tqdm
 
+from .frozen import frozen, require_gradients
 from .hooks import record
 from .models import LanguageModel
-from .paused import frozen, require_gradients
 from .sites import Site
 
 ROWS = 32  # texts per forward

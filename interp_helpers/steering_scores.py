@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from .models import LanguageModel
-from .sites import as_ints
 from .steering import SteeringVector
+from .tokens import as_ints
 
 # Without the mild penalty a small model goes round in circles even when nobody steers it.
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}

@@ -23,6 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .edits import swapped
+
 
 class RotatedSubspace(nn.Module):
     """A subspace of `rank` dimensions, with an orthonormal basis by construction.
@@ -319,34 +321,6 @@ def principal_angles(one: Tensor, other: Tensor) -> Tensor:
     # Cosines near 1 tell small angles badly; the sines of what is left over tell them well.
     sines = torch.linalg.svdvals(one - other @ (other.mT @ one)).flip(0).clamp(0, 1)
     return torch.where(cosines > 0.7, sines.asin(), cosines.acos()).rad2deg().float()
-
-
-def require_basis(subspace) -> Tensor:
-    """A tensor (d, rank), as it is, if its columns are orthonormal.
-
-    Raises:
-        ValueError: they are not, or it is something else.
-    """
-    if not isinstance(subspace, Tensor):
-        raise ValueError(
-            f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
-        )
-    if subspace.ndim == 2 and not subspace.numel():
-        raise ValueError(
-            f"The subspace, a tensor of shape {tuple(subspace.shape)}, has no direction: give one at least."
-        )
-    precise, tolerance = subspace.detach().float(), 1e-4 if subspace.dtype == torch.float32 else 2e-2
-    if subspace.ndim != 2 or (precise.mT @ precise - torch.eye(subspace.shape[1]).to(precise)).abs().max() > tolerance:
-        raise ValueError(
-            f"The subspace, a tensor of shape {tuple(subspace.shape)}, is not (d, rank) with orthonormal columns: "
-            "make it so with torch.linalg.qr(subspace).Q."
-        )
-    return subspace
-
-
-def swapped(base: Tensor, source: Tensor, basis: Tensor) -> Tensor:
-    """base + (source − base) Q Qᵀ, in the base's precision."""
-    return base + ((source - base).to(basis) @ basis @ basis.mT).to(base)
 
 
 def _orthonormal(columns: Tensor) -> Tensor:

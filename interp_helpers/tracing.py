@@ -19,10 +19,12 @@ from torch import Tensor
 
 from . import batches
 from .edits import add
+from .grid import Grid, named
 from .hooks import Edit, record
 from .metrics import probability
-from .sites import Site, as_ints, take
-from .sweeps import Grid, Sweep, named
+from .sites import Site
+from .sweeps import Sweep
+from .tokens import as_ints, take
 
 ROLES = (
     "first subject token",

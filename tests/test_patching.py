@@ -15,6 +15,7 @@ from interp_helpers import (
     add,
     attribution_sweep,
     batches,
+    grid,
     intervene,
     kl_divergence,
     logit_diff,
@@ -23,7 +24,6 @@ from interp_helpers import (
     probability,
     rank,
     record,
-    sweeps,
     zero,
 )
 from interp_helpers.sweeps import Sweep
@@ -149,7 +149,7 @@ def rome_window(layer, window, num_layers):
 def test_windows_are_those_of_rome_s_code(n_layers):
     for width in range(1, 15):
         for layer in range(n_layers):
-            ours = sweeps.window_of(layer, width, n_layers)
+            ours = grid.window_of(layer, width, n_layers)
             assert ours == rome_window(layer, width, n_layers)
             assert layer in ours
 

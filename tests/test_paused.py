@@ -15,7 +15,8 @@ from torch import nn
 
 from interp_helpers import Counterfactual, Site, add, intervene, record, replace, replay
 from interp_helpers.anatomy import COMPONENTS, FAMILIES, PER_HEAD
-from interp_helpers.paused import frozen, pause
+from interp_helpers.frozen import frozen
+from interp_helpers.paused import pause
 
 EDITABLE = [component for component in COMPONENTS if component != "attention_weight"]
 BASES = ["The Colosseum stands in the town of", "The capital of France is", "One two three"]

@@ -21,14 +21,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Arrows point one way (lower layers first): a module imports only from layers before its own.
 LAYERS = [
-    {"anatomy", "gguf_file", "hub", "display", "subspaces", "counterfactuals"},
+    {"anatomy", "gguf_file", "hub", "display", "counterfactuals", "tokens", "prompts", "frozen"},
     {"sites", "gguf_to_hf"},
     {"activations", "offline"},
     {"hooks"},
     {"edits", "models", "metrics"},
-    {"loading", "replay", "prompts"},
+    {"loading", "replay", "subspaces"},
     {"batches", "paused"},
-    {"sweeps", "interchange"},
+    {"grid", "interchange", "sweeps"},
     {"patching", "tracing", "direct", "das", "steering_directions"},
     {"das_compare", "steering"},
     {"steering_scores"},

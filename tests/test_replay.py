@@ -12,7 +12,7 @@ from tiny import tiny
 from interp_helpers import Site, add, batches, intervene, logit_diff, patch_sweep, record, replace, replay, zero
 from interp_helpers.anatomy import COMPONENTS, FAMILIES, PER_HEAD
 from interp_helpers.batches import Cell
-from interp_helpers.sites import take
+from interp_helpers.tokens import take
 
 EDITABLE = [component for component in COMPONENTS if component != "attention_weight"]
 BASES = ["The Colosseum stands in the town of", "The capital of France is", "One two three"]

@@ -10,7 +10,7 @@ import torch
 
 from interp_helpers import Site
 from interp_helpers.anatomy import COMPONENTS, PER_HEAD
-from interp_helpers.sites import Layout, as_ints, as_positions
+from interp_helpers.tokens import Layout, as_ints, as_positions
 
 RIGHT = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 LEFT = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])

@@ -13,7 +13,8 @@ from pages import Page
 from plain import close
 
 from interp_helpers.display import VIEW
-from interp_helpers.subspaces import principal_angles, swapped
+from interp_helpers.edits import swapped
+from interp_helpers.subspaces import principal_angles
 from interp_helpers.widgets import rotation_explorer
 
 ANGLES = [(random.Random(i).randrange(361), random.Random(-i).randrange(91)) for i in range(1, 9)] + [(0, 0), (90, 90)]

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..activations import Activations
 from ..edits import mean_ablate, replace, zero
 from ..hooks import intervene, record
-from ..sites import Layout, Site
+from ..sites import Site
+from ..tokens import Layout
 from .exercises import NotYet, exercise, require, require_attempted, require_number
 from .registry import notebook
 from .render import short

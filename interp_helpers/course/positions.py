@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..sites import Layout, Site
+from ..sites import Site
+from ..tokens import Layout
 from .exercises import NotYet, exercise, require, require_attempted
 from .registry import notebook
 from .render import short

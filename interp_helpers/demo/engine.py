@@ -22,9 +22,9 @@ from transformers import (
 
 from ..hooks import Edit, intervene
 from ..models import LanguageModel
-from ..sites import Spots
 from ..steering import SteeringVector
 from ..steering_scores import SAMPLING
+from ..tokens import Spots
 
 COLDEST = 0.01  # a temperature below it is greedy: logits divided by less overflow
 
