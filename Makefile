@@ -37,10 +37,9 @@ slides/node_modules/.package-lock.json: slides/package-lock.json
 
 # The lower ends of the version ranges in pyproject.toml, and the widgets that Colab has.
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
-	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/test_anatomy.py tests/test_hooks.py tests/test_edits.py \
-	    tests/test_models.py tests/test_replay.py tests/test_patching.py tests/test_tracing.py tests/test_plotting.py tests/test_widgets.py tests/test_course.py \
-	    tests/test_subspaces.py tests/test_paused.py tests/test_das.py tests/test_widgets_rotation.py \
-	    tests/test_steering.py tests/test_widgets_steering.py tests/test_widgets_space.py tests/test_widgets_contrast.py
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/heart tests/engine \
+	    tests/models/test_anatomy.py tests/models/test_language_model.py tests/sweeps tests/das tests/steering/test_vector.py tests/plotting tests/course \
+	    tests/widgets
 
 bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json

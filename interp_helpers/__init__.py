@@ -1,25 +1,36 @@
 """Glass Box: helpers for causal interpretability of language models. See `hooks` for the idea in one breath."""
 
 from .activations import Activations
-from .counterfactuals import Counterfactual, counterfactual_pairs
-from .das import interchange_accuracy, interchange_logits, train_das
-from .das_compare import compare_subspaces, das_sweep
-from .direct import direct_logit_attribution
+from .das import (
+    BoundlessSubspace,
+    Counterfactual,
+    RotatedSubspace,
+    class_means,
+    compare_subspaces,
+    counterfactual_pairs,
+    das_sweep,
+    interchange_accuracy,
+    interchange_logits,
+    principal_angles,
+    principal_components,
+    train_das,
+)
 from .edits import add, apply, clamp, mean_ablate, noise, project_out, replace, swap_subspace, zero
 from .hooks import intervene, record
-from .loading import load_model
 from .metrics import kl_divergence, logit_diff, probability, rank
-from .models import LanguageModel
-from .patching import attribution_sweep, patch_sweep
-from .persona import personas
+from .models import LanguageModel, load_model
 from .prompts import facts, ioi, known, pairs, pronouns, truths
 from .sites import Site
-from .steering import SteeringVector
-from .steering_scores import SAMPLING, steering_scores
-from .steering_sweep import layer_sweep
-from .subspaces import BoundlessSubspace, RotatedSubspace, class_means, principal_angles, principal_components
-from .sweeps import Sweep
-from .tracing import average_traces, causal_trace, embedding_std
+from .steering import SAMPLING, SteeringVector, layer_sweep, personas, steering_scores
+from .sweeps import (
+    Sweep,
+    attribution_sweep,
+    average_traces,
+    causal_trace,
+    direct_logit_attribution,
+    embedding_std,
+    patch_sweep,
+)
 
 __all__ = [
     "SAMPLING",

@@ -15,8 +15,7 @@ from pathlib import Path
 
 def fetch_model(args: argparse.Namespace) -> int:
     """Prepare the offline model, fetched or from the copy in `--from`, and put a copy of it into `--to`; the exit code."""
-    from . import offline
-    from .loading import OFFLINE
+    from .models import OFFLINE, offline
 
     chosen = os.environ.get("INTERP_MODEL", "")
     if chosen != OFFLINE and os.path.isdir(chosen) and not (args.to or args.copy):
@@ -34,29 +33,28 @@ def fetch_model(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Report on this machine; exit code 0 if it is ready, else 1."""
-    from . import doctor
+    from .models import doctor
 
     return doctor.run()
 
 
 def vectors(args: argparse.Namespace) -> int:
     """Build the personas' steering vectors, try them, or measure them; exit code 1 where a try failed."""
-    from . import vectors
-    from .loading import load_model
-    from .persona import personas, vector_path
+    from .models import load_model
+    from .steering import personas, report, vector_path
 
     if args.layer is not None and args.action != "build":
         raise ValueError(f"--layer is for `vectors build`; `vectors {args.action}` takes each vector as it was built.")
     ids = args.persona or list(personas())
     lm = load_model(args.model)
     if args.action == "build":
-        vectors.build(lm, ids, args.layer, args.to)
+        report.build(lm, ids, args.layer, args.to)
     elif args.action == "test":
-        return 0 if vectors.smoke(lm, ids, args.to) else 1
+        return 0 if report.smoke(lm, ids, args.to) else 1
     else:
         for persona in ids:
             vector_path(lm, persona)  # an unknown one is refused before the work
-        found = json.dumps(vectors.report(lm, ids), indent=1, ensure_ascii=False) + "\n"
+        found = json.dumps(report.report(lm, ids), indent=1, ensure_ascii=False) + "\n"
         if args.to:
             Path(args.to).write_text(found, encoding="utf-8")
     return 0

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .models import Layout, Spots, as_ints
 from .sites import Site
-from .tokens import Layout, Spots, as_ints
 
 
 class Activations:

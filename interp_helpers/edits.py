@@ -24,8 +24,8 @@ from torch import Tensor
 
 from .activations import Activations
 from .hooks import Edit
+from .models import Spots
 from .sites import Site
-from .tokens import Spots
 
 
 def replace(site: Site, value: Tensor | Activations) -> Edit:

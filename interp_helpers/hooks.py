@@ -27,9 +27,8 @@ import torch
 from torch import Tensor
 
 from .activations import Activations
-from .anatomy import Place, eager_attention
+from .models import Layout, Place, Spots, eager_attention
 from .sites import Site
-from .tokens import Layout, Spots
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Look

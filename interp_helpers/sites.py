@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from .anatomy import COMPONENTS, PER_HEAD, Place
-from .tokens import as_int, as_positions
+from .models import COMPONENTS, PER_HEAD, Place, as_int, as_positions
 
 
 @dataclass(frozen=True, repr=False)

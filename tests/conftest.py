@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from tiny import gpt2_tokenizer, tiny, tiny_model
 from transformers import AutoTokenizer
 
-from interp_helpers import offline
+from interp_helpers.models import offline
 
 torch.set_num_threads(1)  # the models are so small that threads cost more than they bring
 

@@ -4,7 +4,7 @@ A notebook is run once with probe cells put in after each untouched exercise cel
 
     untouched cell -> 'not attempted'    wrong answers -> 'not yet', each for its own reason    solution -> passes
 
-The wrong answers stand in `tests/wrong_answers/<notebook>.py`, where `WRONG` maps an exercise's id to pairs of code
+The wrong answers stand in `interp_helpers/lessons/<notebook>/wrong_answers.py`, where `WRONG` maps an exercise's id to pairs of code
 (it replaces everything before the `check(` call) and a piece of the message that it must get:
 
     WRONG = {"patching.last-layer": [("answer = 24", "one too far"), ...]}
@@ -80,9 +80,9 @@ class Report:
         self.problems[id].append(problem)
 
 
-def wrong_answers(notebook: Path, folder: Path = ROOT / "tests" / "wrong_answers") -> dict[str, list[tuple]]:
-    """The `WRONG` of `wrong_answers/<notebook's stem>.py`; {} if there is no such file."""
-    path = folder / f"{notebook.stem}.py"
+def wrong_answers(notebook: Path, folder: Path = ROOT / "interp_helpers" / "lessons") -> dict[str, list[tuple]]:
+    """The `WRONG` of the notebook's lesson; {} if there is no such file."""
+    path = folder / notebook.stem.lstrip("0123456789_") / "wrong_answers.py"
     return runpy.run_path(str(path))["WRONG"] if path.exists() else {}
 
 

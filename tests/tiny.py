@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast, PreTrainedModel
 
-from interp_helpers.models import LanguageModel
+from interp_helpers.models.language_model import LanguageModel
 
 GROUPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2")
 OWN_HEAD_SIZE = ("qwen3", "gemma", "gemma2", "gemma3_text")

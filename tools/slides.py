@@ -34,7 +34,7 @@ INDEX = SLIDES / "figures" / "index.json"
 FIGURE = re.compile(r"!\[(?P<how>[^\]]*)\]\(figures/(?P<name>[\w-]+/[\w-]+)\.png\)")
 IMAGE = re.compile(r'<img alt="([^"]*)"[^>]*src="data:image/png;base64,([^"]*)"')
 LARGE_PRINT = """
-from interp_helpers.plotting import STYLE
+from interp_helpers.plotting.figures import STYLE
 STYLE.update({"font.size": 13, "axes.titlesize": 15, "axes.labelsize": 12})
 """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..display import mimebundle
+from ..plotting import mimebundle
 from . import store
 from .render import Card, frame, html_table, paragraph, plain_table, prose
 

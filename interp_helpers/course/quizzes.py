@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..display import mimebundle
+from ..plotting import mimebundle
 from . import registry, store
 from .predictions import letter
 from .render import folded, frame, paragraph, prose

@@ -1,7 +1,7 @@
 """Where exercises and quizzes are found by their id, `<notebook>.<slug>`.
 
-A notebook's checks live in a module of their own beside this one and register when they are imported, so an author
-adds one file and nothing else. The modules are imported when an id is first looked up that nobody has registered yet.
+A notebook's checks and quiz live in a folder of its own in `interp_helpers.lessons` and register when they are imported, so an
+author adds them there and nothing else. They are imported when an id is first looked up that nobody has registered yet.
 
 >>> notebook("patching", "1 · Activation patching")     # optional: the title in the progress table
 """
@@ -12,6 +12,7 @@ import difflib
 import importlib
 import pkgutil
 
+LESSONS = f"{__package__.rpartition('.')[0]}.lessons"
 _items: dict[str, dict[str, object]] = {"exercise": {}, "quiz": {}, "notebook": {}}
 _broken: dict[str, Exception] = {}
 
@@ -71,10 +72,12 @@ def everything(kind: str) -> dict:
 
 
 def load_all() -> None:
-    """Import every module of this package; those that are imported already cost nothing. Failures are kept."""
-    package = importlib.import_module(__package__)
+    """Import the lessons' checks and quizzes; those that are imported already cost nothing. Failures are kept."""
     _broken.clear()
-    for module in pkgutil.iter_modules(package.__path__, prefix=f"{__package__}."):
+    package = importlib.import_module(LESSONS)
+    for module in pkgutil.walk_packages(package.__path__, prefix=f"{LESSONS}."):
+        if module.ispkg or module.name.endswith(".wrong_answers"):
+            continue
         try:
             importlib.import_module(module.name)
         except Exception as error:  # one broken notebook must not take the others down

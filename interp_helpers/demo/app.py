@@ -17,8 +17,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
-from ..persona import prompts
-from ..steering import SteeringVector
+from ..steering import SteeringVector, prompts
 from .docs import docs_page
 from .engine import Piece, Vectors, write
 from .guard import Bodies, Refused, refuse_in_sentences, unexpected

@@ -21,10 +21,8 @@ from transformers import (
 )
 
 from ..hooks import Edit, intervene
-from ..models import LanguageModel
-from ..steering import SteeringVector
-from ..steering_scores import SAMPLING
-from ..tokens import Spots
+from ..models import LanguageModel, Spots
+from ..steering import SAMPLING, SteeringVector
 
 COLDEST = 0.01  # a temperature below it is greedy: logits divided by less overflow
 

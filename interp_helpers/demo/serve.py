@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 
 import uvicorn
 
-from ..loading import load_model
-from ..models import LanguageModel
-from ..persona import personas, saved_vector, vector_path
-from ..steering import SteeringVector
+from ..models import LanguageModel, load_model
+from ..steering import SteeringVector, personas, saved_vector, vector_path
 from .app import STRENGTH, create_app
 from .engine import Vectors
 

@@ -7,8 +7,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..steering import SteeringVector
-from ..steering_scores import SAMPLING
+from ..steering import SAMPLING, SteeringVector
 from .explorer import Live
 from .steering import side_by_side
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..display import mimebundle
+from ..plotting import mimebundle
 from ..sweeps import Sweep
 
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from ..edits import replace
 from ..hooks import intervene, record
 from ..metrics import kl_divergence, logit_diff, probability
-from ..patching import patch_sweep
 from ..prompts import Pair
 from ..sites import Site
-from ..sweeps import Sweep
+from ..sweeps import Sweep, patch_sweep
 from .explorer import SiteExplorer, the_same
 
 COMPONENTS = {"residual stream": "block_output", "attention": "attention_output", "MLP": "mlp_output"}

@@ -10,9 +10,8 @@ import torch
 
 from ..hooks import record
 from ..metrics import logit_diff
-from ..patching import patch_sweep
 from ..prompts import IOIPrompt, ioi
-from ..sweeps import Sweep
+from ..sweeps import Sweep, patch_sweep
 from .explorer import SweepExplorer, layer_map, the_same
 
 CHANGES = ("a third name for the repeated one", "another indirect object")

@@ -13,8 +13,8 @@ from mpl_toolkits.mplot3d import proj3d
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from torch import Tensor
 
+from ..das import RotatedSubspace
 from ..plotting import COLOURS, STYLE, Picture
-from ..subspaces import RotatedSubspace
 from .explorer import Explorer
 
 BASE, SOURCE = (1.8, -0.4, 0.4), (-0.6, 1.0, 1.8)

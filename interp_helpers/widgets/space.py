@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..plotting import Picture, clouds
 from ..sites import Site
-from ..steering import SteeringVector
-from ..steering_directions import pooled
+from ..steering import SteeringVector, pooled
 from .explorer import Explorer, clamped
 
 

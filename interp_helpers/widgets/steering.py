@@ -5,8 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-from ..steering import WHERE, SteeringVector
-from ..steering_scores import SAMPLING
+from ..steering import SAMPLING, WHERE, SteeringVector
 from .explorer import Explorer, the_same
 
 STRONGEST, STEP = 0.6, 0.05

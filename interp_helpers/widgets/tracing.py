@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..edits import add, replace
-from ..grid import window_of
+from ..engine import window_of
 from ..hooks import intervene, record
 from ..prompts import Fact
 from ..sites import Site
-from ..sweeps import Sweep
-from ..tracing import causal_trace, draws
+from ..sweeps import Sweep, causal_trace, draws
 from .explorer import SiteExplorer, the_same
 
 COMPONENTS = {"residual stream": "block_output", "MLP": "mlp_output", "attention": "attention_output"}

@@ -1,0 +1,21 @@
+"""Which directions carry a variable: distributed alignment search (Geiger et al. 2023)."""
+
+from .compare import compare_subspaces, das_sweep
+from .counterfactuals import Counterfactual, counterfactual_pairs
+from .subspaces import BoundlessSubspace, RotatedSubspace, class_means, principal_angles, principal_components
+from .train import interchange_accuracy, interchange_logits, train_das
+
+__all__ = [
+    "BoundlessSubspace",
+    "Counterfactual",
+    "RotatedSubspace",
+    "class_means",
+    "compare_subspaces",
+    "counterfactual_pairs",
+    "das_sweep",
+    "interchange_accuracy",
+    "interchange_logits",
+    "principal_angles",
+    "principal_components",
+    "train_das",
+]

@@ -1,0 +1,237 @@
+"""What a learnt subspace has to beat, and where: DAS beside its controls, and DAS over many sites.
+
+An interchange-intervention accuracy by itself says little. The whole component is the most that any subspace can do by being
+exchanged; a random subspace of the same rank is the least; principal components and the classes' means show what needs no
+interventions to be found. And a subspace learnt from some items must do on others what it does on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from ..models import as_ints
+from ..sites import Site
+from ..sweeps import Sweep
+from .counterfactuals import Counterfactual, as_counterfactuals
+from .interchange import Runs, as_answers, has_places_of_pairs, require_held_out, site_of_others
+from .subspaces import RotatedSubspace, class_means, principal_components
+from .train import learn, training_runs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Interchange-intervention accuracies of several subspaces at one site.
+
+    Attributes:
+        train, test: {name: one IIA a seed} on the pairs that were learnt from, and on those held out. What needs no seed
+            has one.
+        pairs: how many pairs of each there were.
+        subspaces: {name: the subspaces}, one a seed; None is the whole component.
+    """
+
+    train: Mapping[str, list[float]]
+    test: Mapping[str, list[float]]
+    pairs: tuple[int, int]
+    subspaces: Mapping[str, list]
+
+    def plot(self, title: str):
+        """The means over seeds on held-out pairs as bars; the error bars reach from the lowest seed to the highest."""
+        from ..plotting import bars
+
+        return bars(
+            {name: mean(found) for name, found in self.test.items()},
+            errors={name: (mean(found) - min(found), max(found) - mean(found)) for name, found in self.test.items()},
+            title=title,
+            ylabel=f"interchange-intervention accuracy on {self.pairs[1]} held-out pairs\n(mean over seeds; whiskers from the lowest seed to the highest)",
+        )
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.test))
+        head = f"{'IIA':{width}}  {'trained on':>12}  {'held out':>9}  lowest to highest seed"
+        lines = [head]
+        for name, found in self.test.items():
+            spread = f"{min(found):.2f} to {max(found):.2f} ({len(found)} seeds)" if len(found) > 1 else ""
+            lines.append(f"{name:{width}}  {mean(self.train[name]):12.2f}  {mean(found):9.2f}  {spread}".rstrip())
+        return "\n".join([*lines, f"{self.pairs[0]} pairs were trained on, {self.pairs[1]} held out."])
+
+
+def compare_subspaces(
+    model,
+    site: Site | str,
+    train: Sequence[Counterfactual | tuple],
+    test: Sequence[Counterfactual | tuple],
+    *,
+    ranks: Sequence[int] = (1,),
+    seeds: Sequence[int] = (0, 1, 2),
+    test_site: Site | None = None,
+    validation: Sequence[Counterfactual | tuple] = (),
+    validation_site: Site | None = None,
+    answers: Sequence[str | int] | None = None,
+    force: bool = False,
+    **training,
+) -> Comparison:
+    """DAS and its controls, on the pairs that it learns from and on pairs held out.
+
+    >>> train, test = counterfactual_pairs(pronouns()[:8]), counterfactual_pairs(pronouns()[8:16])
+    >>> site = Site("block_output", 21, positions=1)
+    >>> compared = compare_subspaces(lm, site, train, test, seeds=(0,), steps=3, batch_size=8)
+    >>> list(compared.test)
+    ['whole component', 'random, rank 1', 'class means', 'PCA, rank 1', 'DAS, rank 1']
+
+    The controls: the whole component; a random subspace of each rank; the training sources' principal components; and the
+    subspace of their class means, where a source's class is its pair's label (for two labels, the difference of means).
+
+    Args:
+        model, site, answers: as in `das.interchange_accuracy`.
+        train, test: pairs that share no prompt.
+        ranks, seeds: of the random and the learnt subspaces; a seed decides the beginning and the batches' order.
+        test_site: the test pairs' site, where positions are given one sequence a pair.
+        validation, validation_site, force: as in `das.train_das`.
+        training: how it learns, as in `das.train_das`: steps, batch_size, lr, patience.
+
+    Raises:
+        ValueError: no seeds; test prompts that are trained on; and what `train_das` refuses.
+    """
+    train, test, validation = map(as_counterfactuals, (train, test, validation))
+    ranks, seeds, answers = as_ints(ranks), as_ints(seeds), as_answers(answers)
+    if not seeds:
+        raise ValueError(
+            "seeds=() names no seed: give one at least, for the random and the learnt subspaces begin with it."
+        )
+    require_held_out(train, test, "test")
+    test_site = site_of_others(site, test_site, "test")
+    require_held_out(validation, test, "test", used="validated on")
+    runs, check = training_runs(
+        model, site, train, answers, validation=validation, validation_site=validation_site, force=force
+    )
+    test_runs = Runs(model, test_site, test, answers)
+    activations, labels = _sources(runs)
+    d = activations.shape[-1]
+    subspaces: dict[str, list] = {"whole component": [None]}
+    subspaces |= {f"random, rank {rank}": [RotatedSubspace(d, rank, seed=seed) for seed in seeds] for rank in ranks}
+    if len(set(labels)) in range(2, d):
+        with suppress(ValueError):  # their means are equal
+            subspaces["class means"] = [class_means(activations, labels)]
+    for rank in ranks:
+        if rank < len(activations):
+            subspaces[f"PCA, rank {rank}"] = [principal_components(activations, rank)]
+    for rank in ranks:
+        learnt = subspaces[f"DAS, rank {rank}"] = []
+        for seed in seeds:
+            learnt.append(RotatedSubspace(d, rank, seed=1000 + seed))
+            learn(runs, check, learnt[-1], seed=seed, **training)
+
+    def measure(runs: Runs) -> dict[str, list[float]]:
+        return {name: [runs.score(one)[0] for one in some] for name, some in subspaces.items()}
+
+    return Comparison(measure(runs), measure(test_runs), (len(train), len(test)), subspaces)
+
+
+def das_sweep(
+    lm,
+    train: Sequence[Counterfactual | tuple],
+    test: Sequence[Counterfactual | tuple],
+    *,
+    layers: Sequence[int],
+    positions: Mapping[str, object],
+    rank: int | Sequence[int] | None = 1,
+    component: str = "block_output",
+    seed: int = 0,
+    validation: Sequence[Counterfactual | tuple] = (),
+    answers: Sequence[str | int] | None = None,
+    force: bool = False,
+    **training,
+) -> Sweep:
+    """DAS at each of several sites: the IIA on held-out pairs.
+
+    >>> train, test = counterfactual_pairs(pronouns()[:4]), counterfactual_pairs(pronouns()[4:8])
+    >>> sweep = das_sweep(lm, train, test, layers=[5, 20], positions={"name": 1}, steps=1, batch_size=8)
+    >>> tuple(sweep.values.shape)
+    (2, 1)
+
+    Args:
+        lm: a `LanguageModel`.
+        train, test: pairs that share no prompt.
+        layers: which layers.
+        positions: named places, as in `Site`, the same in every prompt.
+        rank: of the subspaces; several ranks make a first axis "rank"; None, alone or among them, is the whole component,
+            of which nothing is learnt.
+        component: whose activations.
+        seed, validation, answers, force, training: as in `das.train_das`.
+
+    Returns:
+        A `Sweep` of IIAs (layer, position), or (rank, layer, position); a site where nothing can be learnt, because even the
+        whole component never gives the label, has 0 (unless forced).
+
+    Raises:
+        ValueError: test prompts that are trained on; positions that have no names or are one sequence a pair; and what `train_das` refuses at
+            every site.
+    """
+    train, test, validation = map(as_counterfactuals, (train, test, validation))
+    require_held_out(train, test, "test")
+    require_held_out(validation, test, "test", used="validated on")
+    if not isinstance(positions, Mapping):
+        raise ValueError(f"positions are named places, such as {{'last token': -1}}, and {positions!r} was given.")
+    for name, where in positions.items():
+        if has_places_of_pairs(Site(component, 0, where)):
+            raise ValueError(
+                f"The places {name!r} are one sequence a pair, and training and test pairs would need their own: name positions that "
+                "all prompts have in common, or learn one site at a time, with train_das."
+            )
+    several = hasattr(rank, "__iter__")
+    layers, ranks, answers = as_ints(layers), as_ints(rank), as_answers(answers)
+
+    def measure(site: Site) -> list[float]:
+        """The IIA of each rank."""
+        judge = Runs(lm, site, test, answers)
+        if ranks == [None]:
+            return [judge.score(None)[0]]
+        runs, check = training_runs(lm, site, train, answers, validation=validation, force=True)
+        hopeless = not force and not runs.score(None)[0]
+        if not (force or hopeless):
+            runs.require_learnable()
+        found = []
+        for rank in ranks:
+            subspace = None if rank is None else RotatedSubspace(site.place(lm).shape[-1], rank, seed=1000 + seed)
+            if subspace is not None and not hopeless:
+                learn(runs, check, subspace, seed=seed, **training)
+            found.append(0.0 if subspace is not None and hopeless else judge.score(subspace)[0])
+        return found
+
+    values = torch.tensor(
+        [[measure(Site(component, layer, where)) for where in positions.values()] for layer in layers]
+    ).movedim(-1, 0)
+    sized = ", ".join(str(rank) for rank in ranks if rank is not None)
+    what = " and ".join(["whole component"] * (None in ranks) + [f"subspaces of rank {sized}"] * bool(sized))
+    return Sweep(
+        values=values if several else values[0],
+        axes=("rank", "layer", "position") if several else ("layer", "position"),
+        labels={"rank": ranks, "layer": layers, "position": list(positions)},
+        base=torch.tensor(0.0),
+        source=torch.tensor(1.0),
+        metric="interchange-intervention accuracy, held-out pairs",
+        component=f"{component}, {what}",
+        ends=("never", "always"),
+    )
+
+
+def _sources(runs: Runs) -> tuple[Tensor, list[int]]:
+    """What the pairs' sources have at the site, (pair, d), and the pairs' labels."""
+    found, labels = [], []
+    for rows in runs.chunks():
+        paused, at = runs.batch(rows)
+        found.append(paused.there(at).cpu())
+        labels += paused.labels[at].tolist()
+    found = torch.cat(found)
+    if found[0].numel() != found.shape[-1]:
+        raise ValueError(
+            f"Principal components and class means are of one activation a pair, and {runs.site} has {tuple(paused.shape[:-1])} of them: "
+            "name a single position (and head)."
+        )
+    return found.flatten(1), labels

@@ -1,0 +1,130 @@
+"""The sites that a sweep goes over, one after the other: windows of layers × places (or heads)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..edits import editable
+from ..models import Layout, as_ints, one_a_row
+from ..sites import Site
+from .cells import Cell
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The sites that a sweep goes over, one after the other: windows of layers × places (or heads)."""
+
+    layers: list[int]
+    windows: list[range]
+    axis: str
+    labels: list
+    places: list[tuple[tuple[tuple[int, ...], ...], int | None]]  # positions, one sequence a row, and a head
+
+    @classmethod
+    def of(cls, lm, component: str, base: Tensor, source: Tensor, layers, positions, heads, window: int) -> Grid:
+        """From what a caller says; see `patching.patch_sweep`. `base` and `source` are tokens.
+
+        Raises:
+            ValueError: what doesn't exist in the model or the prompts, or nothing to go over.
+        """
+        layers = as_ints(range(lm.n_layers) if layers is None else layers)
+        for layer in layers:
+            editable(Site(component, layer)).place(lm)
+        ours, theirs = Layout(base.attention_mask), Layout(source.attention_mask)
+        if heads is None:
+            axis, cells = "position", _cells(lm, base, ours, theirs, positions)
+            labels, places = [label for label, _ in cells], [(_by_row(where, ours, theirs), None) for _, where in cells]
+        else:
+            axis, labels = "head", as_ints(heads)
+            places = [(_by_row(positions, ours, theirs), head) for head in labels]
+        for layer in layers:
+            for head in labels if heads is not None else ():
+                Site(component, layer, heads=head).place(lm)
+        if not layers or not labels:
+            raise ValueError(f"There is nothing to patch: layers={layers}, {axis}s={labels}.")
+        if len(set(layers)) < len(layers) or len(set(labels)) < len(labels):
+            raise ValueError(f"Each cell is measured once, and one is named twice: layers={layers}, {axis}s={labels}.")
+        return cls(layers, [window_of(layer, window, lm.n_layers) for layer in layers], axis, labels, places)
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [Cell(layers, *place) for layers in self.windows for place in self.places]
+
+    def sites(self, component: str) -> list[Site]:
+        """All that a sweep reads from the source run."""
+        return [Site(component, layer) for layer in sorted(set().union(*self.windows))]
+
+    def table(self, values: Tensor) -> Tensor:
+        """From (cell, …) to (…, layer, place)."""
+        return values.unflatten(0, (len(self.layers), len(self.labels))).movedim((0, 1), (-2, -1))
+
+
+def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> list[tuple[str, object]]:
+    """The position axis: (label, positions as in `Site`)."""
+    if isinstance(positions, Mapping):
+        return list(positions.items())
+    if isinstance(positions, Tensor):
+        positions = positions.tolist()
+    if positions is not None:
+        if not hasattr(positions, "__iter__"):
+            raise ValueError(
+                f"positions={positions!r} was not understood: give a sequence, or named places, one a cell."
+            )
+        positions = list(positions)
+        if len(positions) == len(base) > 1 and all(hasattr(where, "__iter__") for where in positions):
+            raise ValueError(
+                f"positions={positions!r} could be {len(base)} cells, or one cell with a place for each of {len(base)} pairs: name "
+                "the cells, positions={'subject': …}."
+            )
+        return [(str(where), where) for where in positions]
+    if ours.lengths != theirs.lengths or len(set(ours.lengths)) > 1:
+        raise ValueError(
+            f"Base prompts have {list(ours.lengths)} tokens and source prompts {list(theirs.lengths)}: to sweep over every token "
+            "all must be equally long. Choose such prompts, or name the places, positions={'subject': …, 'last token': -1}."
+        )
+    alike = bool((base == base[0]).all())
+    names = lm.str_tokens(base[:1]) if alike else [""] * ours.lengths[0]
+    return [(f"{i} {name}".strip(), i) for i, name in enumerate(names)]
+
+
+def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], ...]:
+    """Positions as one tuple a row, so that different cells can be rows of one batch."""
+    where = Site("block_output", 0, positions=positions).positions
+    n = len(ours.lengths)
+    if isinstance(where, int | tuple):
+        rows = where if one_a_row(where) else ((where,) if isinstance(where, int) else where,) * n
+        if len(rows) != n:
+            raise ValueError(
+                f"Positions were given for {len(rows)} rows, one sequence a pair, and there are {n} pairs."
+            )
+        return rows
+    for from_the_end in (False, True):  # a slice may count from either end of prompts that differ in length
+        found = _places(where, ours, from_the_end)
+        if found == _places(where, theirs, from_the_end):
+            return found
+    raise ValueError(
+        f"positions={where!r} names tokens of the base prompts, of {list(ours.lengths)} tokens, and of the source prompts, of "
+        f"{list(theirs.lengths)}, that don't pair up: choose prompts of equal length, or name positions that exist in both."
+    )
+
+
+def _places(where: slice | None, layout: Layout, from_the_end: bool) -> tuple[tuple[int, ...], ...]:
+    spots, found = layout.spots(where), [[] for _ in layout.lengths]
+    for row, column in zip(spots.rows.tolist(), spots.columns.tolist(), strict=True):
+        found[row].append(column - layout.starts[row] - (layout.lengths[row] if from_the_end else 0))
+    return tuple(map(tuple, found))
+
+
+def named(component: str, window: int) -> str:
+    """What a sweep's component is called."""
+    return component if window == 1 else f"{component}, windows of {window} layers"
+
+
+def window_of(layer: int, width: int, n_layers: int) -> range:
+    """The layers of a window centred at a layer, as in ROME's code."""
+    if width < 1:
+        raise ValueError(f"A window is one layer or more, and {width} was given.")
+    return range(max(0, layer - width // 2), min(n_layers, layer - width // 2 + width))

@@ -1,0 +1,260 @@
+"""Resume a run from a block: the engine under every sweep.
+
+A sweep runs one prompt hundreds of times, each time with another site patched. Nearly all of that work is the same
+work again: before the patched block nothing has changed, and neither has anything at the tokens before the patched one, for a
+causal model's tokens see only what precedes them. So the base run is captured once (the stream entering each block, the
+arguments that the block was called with, its keys and values), and a patched run is *resumed*: it joins at the patched
+block, at the patched token, as one row of a batch that grows as later blocks' patches join it. Blocks are the model's own,
+called as the model called them, so nothing here knows an architecture; whether that works is tried out on each model, once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from ..activations import Activations
+from ..edits import replace
+from ..hooks import Edit, hooked_at, intervene, record, removing
+from ..models import Layout
+from ..sites import Site
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One row of a resumed batch: the cell's number, the base row, and (base column, source column) pairs that differ."""
+
+    cell: int
+    row: int
+    layers: range
+    columns: tuple[tuple[int, int], ...]
+    head: int | None
+
+    @property
+    def start(self) -> int:
+        return min(column for column, _ in self.columns)
+
+
+class Run:
+    """A base run, captured so that it can be resumed.
+
+    Args:
+        lm: a `LanguageModel`.
+        tokens: the prompts, as from `lm.tokens`.
+        edits: made in the run.
+        since: the first layer that it will be resumed from; what only earlier ones would need is let go.
+
+    Attributes:
+        streams: the residual stream (row, column, d) entering each block; last, the one leaving the last block.
+        last: the column of each row's last token.
+    """
+
+    def __init__(self, lm, tokens: Tensor, edits: Sequence[Edit] = (), since: int = 0):
+        self.lm, self.streams, self._calls = lm, [], []
+        self.layout = Layout(tokens.attention_mask)
+        self.last = torch.tensor(self.layout.starts) + torch.tensor(self.layout.lengths) - 1
+        cache, nowhere = DynamicCache(), torch.zeros(0, dtype=torch.long)
+
+        def entering(block, args, kwargs) -> None:
+            given = inspect.signature(block.forward).bind(*args, **kwargs)
+            named = {k: v for k, v in given.arguments.items() if not isinstance(v, dict)}
+            for rest in (v for v in given.arguments.values() if isinstance(v, dict)):
+                named |= rest
+            stream = named.pop(next(iter(named)))
+            self.streams.append(stream if len(self.streams) >= since else None)
+            self._calls.append(named)
+
+        with ExitStack() as stack:
+            if edits:
+                stack.enter_context(intervene(lm, *edits))
+            for block in lm.anatomy.blocks:
+                stack.enter_context(removing(block.register_forward_pre_hook(entering, with_kwargs=True)))
+            stack.enter_context(hooked_at(lm.anatomy.place("block_output", lm.n_layers - 1), self.streams.append))
+            lm.model(
+                tokens,
+                attention_mask=tokens.attention_mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=nowhere,
+            )
+        self._keys = [layer.keys if i >= since else None for i, layer in enumerate(cache.layers)]
+        self._values = [layer.values if i >= since else None for i, layer in enumerate(cache.layers)]
+
+    @property
+    def final(self) -> Tensor:
+        """The stream (row, d) that leaves the last block at each row's last token."""
+        return self.streams[-1][torch.arange(len(self.last)), self.last]
+
+    def resume(self, component: str, patches: Sequence[Patch], acts: Activations) -> Tensor:
+        """The stream (patch, d) that leaves the last block at each patched run's last token. The patches come in the order
+        of their first layers."""
+        lm, n = self.lm, self.lm.n_layers
+        first = min(patch.start for patch in patches)
+        shift = component == "block_output"  # what leaves a block is what enters the next
+        enters = [patch.layers[0] + shift for patch in patches]
+        rows = torch.tensor([patch.row for patch in patches])
+        where = torch.tensor([(i, at - first, p.row, of) for i, p in enumerate(patches) for at, of in p.columns])
+        heads = None if patches[0].head is None else torch.tensor([p.head for p in patches])[where[:, 0]]
+        begin, end = (torch.tensor([getattr(p.layers, s) for p in patches])[where[:, 0]] for s in ("start", "stop"))
+
+        def patch(layer: int) -> Callable[[Tensor], Tensor] | None:
+            """A function that puts the source's activations of a layer into the rows that are patched there."""
+            now = where[(begin <= layer) & (layer < end)]
+            if not len(now):
+                return None
+            to, of = (now[:, 0], now[:, 1]), (now[:, 2], now[:, 3])
+            if heads is not None:
+                these = heads[(begin <= layer) & (layer < end)]
+                to, of = (*to, these), (*of, these)
+            place = lm.anatomy.place(component, layer)
+
+            def put(tensor: Tensor) -> Tensor:
+                result = tensor.clone()  # others may hold on to the original
+                view = place.view(result.view(-1, width, result.shape[-1]))
+                view[to] = acts[component, layer][of].to(view)
+                return result
+
+            return put
+
+        width = self.streams[0].shape[1] - first
+        h = torch.empty(len(patches), width, lm.d_model, dtype=self.streams[0].dtype, device=self.streams[0].device)
+        joined = 0
+        for layer in range(enters[0], n + 1):
+            until = sum(enter <= layer for enter in enters)
+            h[joined:until] = self.streams[layer][rows[joined:until], first:]
+            joined = until
+            inside = component not in ("block_input", "block_output")
+            put = patch(layer - shift) if layer - shift in range(n) else None
+            if put and not inside:
+                h[:joined] = put(h[:joined])
+            if layer < n:
+                with self._inside(component, layer, put if inside else None, rows[:joined], first):
+                    h[:joined] = self._call(layer, h[:joined], rows[:joined], first)
+        return h[torch.arange(len(rows)), self.last[rows] - first]
+
+    def resume_at(
+        self, component: str, layer: int, rows: Tensor, first: int, put: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The stream (row, d) that leaves the last block at some rows' last tokens, with one layer's component changed by
+        `put`, of which gradients may be asked. `put` is given what passes there, (row, column, …), from column `first` on."""
+        shift = component == "block_output"
+        inside = component not in ("block_input", "block_output")
+        h = self.streams[layer + shift][rows, first:]
+        h = h if inside else put(h)
+        for i in range(layer + shift, self.lm.n_layers):
+            with self._inside(component, i, put if inside and i == layer else None, rows, first):
+                h = self._call(i, h, rows, first)
+        return h[torch.arange(len(rows)), self.last[rows] - first]
+
+    @contextmanager
+    def _inside(self, component: str, layer: int, put: Callable | None, rows: Tensor, first: int) -> Iterator[None]:
+        """While it lasts, `put` patches a component within block `layer`. Where there is nothing to patch and the block is the last,
+        only each row's last token goes through the attention's projection and through the MLP, since nothing else is read of what
+        leaves it: added to the stream, it is broadcast over the other tokens, where it means nothing."""
+        hooks = {component: put} if put else {}
+        if not put and layer == self.lm.n_layers - 1:
+            last = torch.arange(len(rows)), self.last[rows] - first
+
+            def only_last(tensor: Tensor) -> Tensor | None:
+                return tensor[last][:, None] if tensor.ndim == 3 else None  # OPT's MLP is given (row · column, d)
+
+            hooks = dict.fromkeys(("attention_value_output", "mlp_input"), only_last)
+        with ExitStack() as stack:
+            for name, change in hooks.items():
+                stack.enter_context(hooked_at(self.lm.anatomy.place(name, layer), change))
+            yield
+
+    def _call(self, layer: int, h: Tensor, rows: Tensor, first: int) -> Tensor:
+        """Block `layer` on the tokens from column `first` on of some rows; the tokens before are the base run's."""
+        batch, columns = self.streams[-1].shape[:2]
+        before = [
+            kept[:, :, :first].expand(len(rows), -1, -1, -1) if batch == 1 else kept[rows, :, :first]
+            for kept in (self._keys[layer], self._values[layer])
+        ]
+
+        def cut(name: str, value):
+            if name == "attention_mask" and value is None and first:
+                value = torch.ones(columns, columns, dtype=torch.bool, device=h.device).tril()[None, None]
+            if isinstance(value, tuple):
+                return tuple(cut(name, part) for part in value)
+            if isinstance(value, DynamicCache):
+                return _Before(*before)
+            if not isinstance(value, Tensor) or not value.numel():
+                return value
+            if name == "cache_position":
+                return value[first:]
+            axis = {"attention_mask": -2, "position_ids": -1}.get(
+                name, -2 if name.startswith("position_embeddings") else None
+            )
+            if axis is None or value.shape[axis] != columns or len(value) not in (1, batch):
+                raise NotResumable(name)
+            value = value.narrow(axis, first, columns - first)
+            return value if len(value) == 1 else value[rows]
+
+        named = {name: cut(name, value) for name, value in self._calls[layer].items()}
+        out = self.lm.anatomy.blocks[layer](h, **named)
+        return out[0] if isinstance(out, tuple) else out
+
+
+class _Before:
+    """Stands in for a key-value cache: the earlier tokens' keys and values, which stay as they are."""
+
+    def __init__(self, keys: Tensor, values: Tensor):
+        self.keys, self.values = keys, values
+
+    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
+
+
+class NotResumable(Exception):
+    """A block was called with something that can't be cut to some rows and columns."""
+
+
+_found_resumable: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def can_resume(lm) -> bool:
+    """Whether a resumed run equals a whole one on this model as it stands: tried on a few tokens, the first time."""
+    kernel = getattr(lm.model.config, "_attn_implementation", None)
+    if lm.interventions or kernel not in ("eager", "sdpa") or _hooked(lm):
+        return False
+    known = _found_resumable.setdefault(lm, {})
+    if kernel not in known:
+        try:
+            known[kernel] = _resumes_rightly(lm)
+        except Exception:  # whatever it is that this model can't do, the plain way can
+            known[kernel] = False
+    return known[kernel]
+
+
+def _hooked(lm) -> bool:
+    """Is somebody's code in the model, which may expect whole runs: hooks, or a block's `forward` put in another's place?
+    (transformers leaves some hooks of its own.)"""
+    everywhere = torch.nn.modules.module
+    hooks = [*everywhere._global_forward_hooks.values(), *everywhere._global_forward_pre_hooks.values()]
+    for module in lm.model.modules():
+        hooks += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    foreign = any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
+    return foreign or any("forward" in vars(block) for block in lm.anatomy.blocks)
+
+
+def _resumes_rightly(lm) -> bool:
+    """Two rows, one of them padded, patched in block 0 at a token of their own: resumed, and as a whole."""
+    ids = torch.arange(1, 19, device=lm.device).view(3, 6)
+    base, source = ids[:2].clone(), ids[1:].clone()
+    base.attention_mask = source.attention_mask = torch.ones_like(base)
+    base.attention_mask[1, 4:] = 0
+    acts = record(lm, source, Site("block_output", 0))
+    patches = [Patch(0, 0, range(1), ((3, 3),), None), Patch(0, 1, range(1), ((2, 2),), None)]
+    resumed = lm.unembed(Run(lm, base).resume("block_output", patches, acts))
+    with intervene(lm, replace(Site("block_output", 0, positions=[[3], [2]]), acts)):
+        whole = lm.next_token_logits(base)
+    tolerance = 1e-4 if whole.dtype == torch.float32 else 5e-2
+    return bool((resumed - whole).abs().max() <= tolerance * whole.abs().max())

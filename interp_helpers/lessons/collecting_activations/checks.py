@@ -1,0 +1,229 @@
+"""Exercises of notebook 05, collecting activations: reading and editing them. Those on probes are in `collecting_probes`.
+
+The checks compute what is right on whatever model the learner runs, from what the notebook hands over, so they hold for
+any of them.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...course import NotYet, exercise, notebook, require, require_attempted, require_number, short
+from ...edits import add, project_out
+from ...hooks import Activations, intervene
+from ...sites import Site
+
+notebook("collecting", "5 · Collecting activations")
+
+
+@exercise(
+    "collecting.read",
+    number=1,
+    title="The last token of every prompt",
+    difficulty=1,
+    minutes=4,
+    hints=(
+        "Only block outputs and attention outputs were recorded. What enters a block is what left the one before it.",
+        "The sixth block is layer 5, so what enters it left layer 4. And `batch[…][:, -1]` is the last *column*: is that "
+        "the last token of the short prompts?",
+        "`batch[Site('block_output', 4, positions=-1)]` counts from the end of each row's own tokens.",
+    ),
+)
+def _(answer, lm, acts: Activations):
+    require(isinstance(answer, Tensor), f"a tensor (prompt, d) was expected, and {short(answer)} was given")
+    rows, shape = len(acts.layout.lengths), tuple(answer.shape)
+    got = answer.detach().float().cpu()
+    if got.ndim == 3 and 1 in got.shape[:2] and got.shape[:2] != (1, rows):
+        got = got.squeeze(1)
+    require(
+        shape != (rows, max(acts.layout.lengths), lm.d_model),
+        f"your tensor has shape {shape}: every token of each prompt, padding included, and only the last one was asked for",
+    )
+    require(
+        got.shape == (rows, lm.d_model),
+        f"your tensor has shape {shape}, and (prompt, d) = {(rows, lm.d_model)} was expected",
+    )
+
+    def like(component: str = "block_output", layer: int = 4, position: int = -1) -> bool:
+        return torch.allclose(got, acts[Site(component, layer, position)][:, 0].float().cpu(), atol=1e-4, rtol=1e-4)
+
+    if like():
+        return "One vector a prompt, each from its own last token, whatever the lengths."
+    whole = acts["block_output", 4].float().cpu()
+    require(not like(layer=5), "that is what *leaves* the sixth block (layer 5); what enters it was asked for")
+    require(not like(layer=3), "that is what leaves the fourth block (layer 3) and enters the fifth; one further on")
+    require(not like(layer=6), "layer 6 is the seventh block, and you have what leaves it: blocks are counted from 0")
+    require(
+        not torch.allclose(got, whole[:, -1], atol=1e-4),
+        "for the longest prompt it is right; in the shorter rows the last column is *padding*: let a Site count from the end of "
+        "each row's own tokens",
+    )
+    require(not like(position=0), "that is the *first* token of each prompt")
+    require(not like(position=-2), "that is the last token but one: -1 is the last")
+    require(
+        not like(component="attention_output") and not like(component="attention_output", layer=5),
+        "that is what an attention layer *adds* to the stream, not the stream itself",
+    )
+    require(
+        not torch.allclose(got, whole.mean(1), atol=1e-4),
+        "that is the mean over all columns; the last token of each prompt was asked for",
+    )
+    raise NotYet("the shape is right, and the vectors are not those that enter the sixth block at each last token")
+
+
+def _settles(lm, streams: Tensor, answer: int) -> int | None:
+    tops = lm.unembed(streams).argmax(-1).tolist()
+    if tops[-1] != answer:
+        return None
+    return max((layer + 1 for layer, top in enumerate(tops) if top != answer), default=0)
+
+
+@exercise(
+    "collecting.settles",
+    number=3,
+    title="When is the lens sure?",
+    difficulty=2,
+    minutes=8,
+    hints=(
+        "`lm.unembed(streams)` has a row of logits for each layer; `.argmax(-1)` is each layer's top token.",
+        "The answer may appear, be lost and come back: what counts is the last layer where it is *not* on top.",
+        "Go through the layers from the end: as long as the top token is the answer, keep the layer; at the first that differs, stop.",
+    ),
+)
+def _(answer, lm, streams: Tensor):
+    require(callable(answer), f"the answer is your function `settles`, and you gave {short(answer)}")
+    tops = lm.unembed(streams).argmax(-1)
+    raw = lm.anatomy.unembedding(streams).argmax(-1)
+    # A stack of layers made to order from real streams: a hit, a miss, then hits.
+    last = streams[-1]
+    yes, wanted = last[0], int(tops[-1, 0])
+    others = streams.reshape(-1, streams.shape[-1])[(tops != wanted).flatten()]
+    require(len(others) > 0, "the lens reads one and the same token everywhere on this model, so nothing can be tested")
+    no = others[0]
+
+    def ask(stack: Tensor, token: int = wanted) -> int | None:
+        found = require_attempted(answer(stack, token))
+        require(not isinstance(found, list | tuple), f"one layer was expected, and {short(found)} came back")
+        return None if found is None else int(require_number(found))
+
+    for layer, column in (raw != tops).nonzero()[:1].tolist():  # where leaving out the norm shows
+        one = streams[layer, column][None]
+        require(
+            ask(one, int(tops[layer, column])) is not None or ask(one, int(raw[layer, column])) is None,
+            f"at layer {layer} the lens has {lm.top_of(lm.unembed(one)[0], 1)[0][0]!r} on top and you see another token: the final "
+            "norm comes before the unembedding, and `lm.unembed` does both",
+        )
+    relapse = torch.stack([no, yes, no, yes, yes])
+    got = ask(relapse)
+    require(
+        got is not None,
+        "on a small stack whose last three layers are miss, hit, hit you returned None: is there a `return`?",
+    )
+    require(
+        got != 1,
+        "on a small stack of hits and misses (miss, hit, miss, hit, hit) you found layer 1, where the answer is on top for the "
+        "first time; it is lost again at layer 2",
+    )
+    require(got != 4, "on a small stack (miss, hit, miss, hit, hit) you found layer 4; layer 3 has the answer already")
+    require(
+        got != 2, "on a small stack (miss, hit, miss, hit, hit) you found layer 2, the last miss; the next one settles"
+    )
+    require(got == 3, f"on a small stack (miss, hit, miss, hit, hit) the lens settles at layer 3, and you found {got}")
+    got = ask(torch.stack([yes, yes]))
+    require(got == 0, f"where the answer is on top at every layer the lens settles at layer 0, and you found {got}")
+    got = ask(torch.stack([no, yes, no]))
+    require(got is None, f"where the last layer has another token on top, `None` was asked for, and you found {got}")
+    found = [ask(streams[:, i], int(tops[-1, i])) for i in range(streams.shape[1])]
+    truth = [_settles(lm, streams[:, i], int(tops[-1, i])) for i in range(streams.shape[1])]
+    require(found == truth, f"on the notebook's own prompts the layers are {truth}, and you found {found}")
+    return f"On these prompts the lens settles at layer {min(truth)} at the earliest, of {len(streams)}."
+
+
+@exercise(
+    "collecting.used",
+    number=5,
+    title="Is it used?",
+    difficulty=3,
+    minutes=10,
+    hints=(
+        "Three steps: measure while nothing is changed, measure with `project_out` of the direction, divide the gaps.",
+        "The site is `Site('block_output', layer, positions=few_places)`, at the country's token and not at the prompt's last one; the "
+        "metric is read inside the `with`.",
+        "`gap = values[few_true].mean() - values[~few_true].mean()`, for `values = true_over_false(lm.next_token_logits(few))`; the share is "
+        "the gap with the edit, divided by the gap without.",
+    ),
+)
+def _(answer, lm, prompts, places, true, metric, directions):
+    require(callable(answer), f"the answer is your function `gap_left`, and you gave {short(answer)}")
+    y = torch.as_tensor(np.asarray(true)).bool()
+
+    def gap(*edits) -> float:
+        if not edits:
+            values = metric(lm.next_token_logits(prompts))
+        else:
+            with intervene(lm, *edits):
+                values = metric(lm.next_token_logits(prompts))
+        values = values.float().cpu()
+        return float(values[y].mean() - values[~y].mean())
+
+    layers = sorted(directions)
+    layer = layers[len(layers) // 2]
+    direction, site = directions[layer], Site("block_output", layer, places)
+    got = require_number(answer(layer, direction))
+    whole, left = gap(), gap(project_out(site, direction))
+
+    def near(a: float, b: float) -> bool:
+        return abs(a - b) <= 2e-3 * max(1.0, abs(b))
+
+    wanted = left / whole
+    if not near(got, wanted):
+        require(not near(got, left), f"{got:.3f} is the gap that is left; divide it by the gap of the untouched run")
+        require(not near(got, whole), f"{got:.3f} is the gap of the untouched run")
+        require(not near(got, 1 - wanted), f"{got:.3f} is the share that is *gone*; what is left was asked for")
+        require(
+            not near(got, 1),
+            "nothing changed: is the metric read inside the `with` (and for only one of the two gaps), and does the edit take away what the "
+            "stream *has* along the direction?",
+        )
+        require(not near(got, 100 * wanted), f"{got:.1f} is a percentage; a share was asked for")
+        require(
+            not near(got, left - whole) and not near(got, whole - left),
+            f"{got:.3f} is the difference of the two gaps; the share that is left is their ratio",
+        )
+        require(not near(got * wanted, 1), "you divided the wrong way round: what is left, by what there was")
+        require(
+            not near(got, -wanted),
+            "the sign is turned round: the gap is the true statements' mean minus the false ones'",
+        )
+        require(
+            not near(got, gap(project_out(Site("block_output", layer, -1), direction)) / whole),
+            "you projected at the prompt's *last* token; the direction was found at the country's, in `few_places`",
+        )
+        require(
+            not near(got, gap(project_out(Site("block_output", layer), direction)) / whole),
+            "you projected at every token; the direction was found at the country's, in `few_places`",
+        )
+        require(
+            not near(got, gap(project_out(Site("block_input", layer, places), direction)) / whole),
+            "you projected what *enters* the block; the stream that leaves it was asked for, `block_output`",
+        )
+        require(
+            not near(got, gap(add(site, direction)) / whole) and not near(got, gap(add(site, direction, -1)) / whole),
+            "you added the direction, or subtracted all of it; `project_out` removes what the stream *has* along it",
+        )
+        raise NotYet(f"at layer {layer} the share is {wanted:.3f}, and you found {got:.3f}")
+    axis = torch.nn.functional.one_hot(torch.tensor(random.Random(0).randrange(lm.d_model)), lm.d_model)
+    axis = axis.to(direction)
+    got, wanted = require_number(answer(layer, axis)), gap(project_out(site, axis)) / whole
+    require(near(got, wanted), "with another direction the share doesn't fit: does your edit use `direction`?")
+    other = layers[0] if layer != layers[0] else layers[-1]
+    got, wanted = (
+        require_number(answer(other, direction)),
+        gap(project_out(Site("block_output", other, places), direction)) / whole,
+    )
+    require(near(got, wanted), f"it fits at layer {layer} and not at layer {other}: does your site use `layer`?")
+    return "The same two lines answer the question for any direction, found by a probe or not."

@@ -1,0 +1,252 @@
+"""Exercises of notebook 06, generation with interventions.
+
+The checks run the model that the notebook runs, or compute what is right from random numbers, so they hold for any model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...course import NotYet, exercise, notebook, require, require_attempted, short
+
+notebook("generation", "6 · Generation with interventions")
+
+PROMPT = "The lake in the morning is"
+N = 5
+
+
+@exercise(
+    "generation.loop",
+    number=1,
+    title="The loop with a cache",
+    difficulty=2,
+    minutes=7,
+    hints=(
+        "In the first round the model reads `ids`. From then on it reads only the token that you have just chosen, and the cache.",
+        "`out = lm.model(reads, past_key_values=past, use_cache=True)`, then `past = out.past_key_values`, and `reads` becomes the new token, "
+        "of shape (1, 1).",
+        "`reads = out.logits[:, -1:].argmax(-1)` is of shape (1, 1) already; `new.append(reads.item())`.",
+    ),
+)
+def _(answer, lm):
+    require(callable(answer), f"the answer is your function `greedy`, and you gave {short(answer)}")
+    ids = lm.tokens(PROMPT)
+    wanted, so_far = [], ids
+    with torch.no_grad():
+        for _ in range(N):
+            wanted.append(lm.model(so_far, use_cache=False).logits[0, -1].argmax().item())
+            so_far = torch.cat([so_far, so_far.new_tensor([wanted[-1:]])], 1)
+    read: list[int] = []
+    cached = []  # for each round, whether it was given the cache
+
+    def count(module, args, kwargs) -> None:
+        tokens = args[0] if args else kwargs.get("input_ids")
+        require(
+            tokens.ndim == 2,
+            f"the model reads ids of shape (batch, position), and your function gave it {tuple(tokens.shape)}",
+        )
+        read.append(tokens.shape[1])
+        cached.append(kwargs.get("past_key_values") is not None)
+
+    handle = lm.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            got = require_attempted(answer(ids.clone(), N))
+    finally:
+        handle.remove()
+    require(got is not None, "your function returned None: is there a `return`?")
+    if isinstance(got, Tensor):
+        got = got.flatten().tolist()
+    require(isinstance(got, list), f"a list of {N} token ids was expected, and {short(got)} came back")
+    got = [int(token) for token in got]
+    prompt = ids[0].tolist()
+    require(got[: len(prompt)] != prompt, "your list begins with the prompt: return the new tokens alone")
+    require(len(got) == N, f"{N} new tokens were asked for, and {len(got)} came back")
+    require(read, "the model was never called: call `lm.model(…)`")
+    require(
+        got[0] == wanted[0],
+        "the first new token is another one: it is decided where the prompt's *last* token is read, logits[:, -1]",
+    )
+    astray = f"the first {_agree(got, wanted)} new tokens are right, then it goes astray"
+    require(
+        got == wanted or not any(cached) or max(read[1:], default=1) == 1,
+        f"{astray}: the model has the cache *and* reads {', '.join(map(str, read))} tokens; what is in the cache isn't read again",
+    )
+    require(got == wanted, f"{astray}: does each round read the token just chosen, *and* the cache of all before it?")
+    once = len(prompt) + N
+    require(
+        any(cached[1:]),
+        f"the tokens are right, but no round was given the cache: it read {', '.join(map(str, read))} tokens",
+    )
+    require(
+        sum(read) <= once,
+        f"the tokens are right, but the model read {sum(read)} tokens for them ({', '.join(map(str, read))}): with the cache each token is read "
+        f"once, {once - 1} in all",
+    )
+    return f"The model read {', '.join(map(str, read))} tokens. The first round is another thing than the others, and that is what this notebook is about."
+
+
+def _agree(one: list, other: list) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+
+
+CAN_AND_ACTS = {"prompt": (True, False), "new": (False, True), "everywhere": (True, True)}
+_WHERE_WHY = {
+    ("prompt", 0): "the first new token is decided where the prompt's last token is read, and that token is steered",
+    (
+        "prompt",
+        1,
+    ): "the third new token's own activations are left alone; the steered prompt reaches it through the cache only",
+    (
+        "new",
+        0,
+    ): "the first new token is decided before any new token has been read: at the prompt's last token, which isn't steered",
+    ("new", 1): "the third new token is a new token: when it is read, it is steered",
+    ("everywhere", 0): "everywhere is in the prompt, too",
+    ("everywhere", 1): "everywhere is at new tokens, too",
+}
+
+
+@exercise(
+    "generation.where",
+    number=2,
+    title="Three experiments",
+    difficulty=1,
+    minutes=5,
+    hints=(
+        "Which token's activations decide the first new token? Which tokens does each setting steer?",
+        "The first new token is read off the prompt's last token. The third new token is *read* when the fourth is decided.",
+        "Only “new” leaves the first new token alone; only “prompt” leaves the third's activations alone.",
+    ),
+)
+def _(answer):
+    require(isinstance(answer, dict), f"a dictionary was expected, setting → (…, …), and you gave {short(answer)}")
+    for name, right in CAN_AND_ACTS.items():
+        require(name in answer, f"the setting {name!r} is missing from your dictionary")
+        given = require_attempted(answer[name], f"the entry of {name!r}")
+        require(
+            isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(one, bool) for one in given),
+            f"the entry of {name!r} is two answers, (True or False, True or False), and you gave {short(given)}",
+        )
+        for i, what in enumerate(("the first new token", "the third's own activations")):
+            if given[i] != right[i]:
+                raise NotYet(f"{name!r} and {what}: {_WHERE_WHY[name, i]}")
+    return "So a vector that acts on new tokens only starts late, and one that acts on the prompt only lives on in the cache."
+
+
+@exercise(
+    "generation.choose",
+    number=3,
+    title="Choose the strength",
+    difficulty=2,
+    minutes=6,
+    hints=(
+        "First leave out every row whose perplexity is more than `budget` times that of the row with strength 0.",
+        "Of what is left, take the row with the most hits; `max(rows, key=…)` takes a tuple, too.",
+        "`max(within, key=lambda row: (row['hits'], -row['perplexity']))['strength']`: of equals, the one with the lowest perplexity.",
+    ),
+)
+def _(answer):
+    require(callable(answer), f"the answer is your function `choose`, and you gave {short(answer)}")
+
+    def table(*rows):
+        return [dict(zip(("strength", "hits", "perplexity"), row, strict=True)) for row in rows]
+
+    cases = [
+        (table((0.0, 0.1, 4.0), (0.2, 0.6, 6.0), (0.3, 0.8, 9.0), (0.5, 0.9, 30.0)), 2.5, 0.3),
+        (table((0.0, 0.0, 5.0), (0.2, 0.7, 7.0), (0.4, 0.5, 9.0), (0.6, 0.9, 40.0)), 2.0, 0.2),
+        (table((0.0, 0.0, 5.0), (0.2, 0.7, 9.0), (0.3, 0.7, 6.0), (0.4, 0.7, 8.0)), 2.0, 0.3),
+        (table((0.0, 0.0, 10.0), (0.2, 0.4, 14.0), (0.3, 0.6, 19.0)), 2.0, 0.3),
+        (table((0.0, 0.0, 5.0), (0.2, 0.7, 10.0), (0.4, 0.9, 11.0)), 2.0, 0.2),  # “at most”
+        (table((0.0, 0.5, 5.0), (0.2, 0.4, 6.0), (0.4, 0.9, 40.0)), 2.0, 0.0),  # the unsteered row counts, too
+    ]
+    for rows, budget, wanted in cases:
+        given = [dict(row) for row in rows]
+        got = require_attempted(answer(given, budget))
+        require(given == rows, "your function changed the table that it was given")
+        if isinstance(got, dict) and got.get("strength") == wanted:
+            raise NotYet("that is the whole row; return its strength")
+        if got == wanted:
+            continue
+        require(got is not None, "your function returned None: is there a `return`?")
+        require(
+            got in [row["strength"] for row in rows],
+            f"{short(got)} is none of the strengths in the table; return one row's strength",
+        )
+        chosen, base = next(row for row in rows if row["strength"] == got), rows[0]["perplexity"]
+        require(
+            chosen["perplexity"] <= budget * base,
+            f"at strength {got} the perplexity is {chosen['perplexity'] / base:.1f} times the unsteered one, and {budget} is allowed",
+        )
+        within = [row for row in rows if row["perplexity"] <= budget * base]
+        best = max(row["hits"] for row in within)
+        require(
+            chosen["hits"] == best,
+            f"within the budget strength {got} has {chosen['hits']:.0%} hits, and another strength has {best:.0%}; a perplexity is within it "
+            f"if it is at most {budget} times that of strength 0",
+        )
+        raise NotYet(f"several strengths have {best:.0%} hits: of equals, take the one with the lowest perplexity")
+    return "A rule that is stated before the numbers are seen. The budget is yours to choose, and to report."
+
+
+@exercise(
+    "generation.ablate",
+    number=4,
+    title="Take a direction out",
+    difficulty=2,
+    minutes=6,
+    hints=(
+        "How much of h lies along v? Bring v to length 1 first.",
+        "`u = v / v.norm()`; the coordinate of each activation along it is `h @ u`, of shape (…,).",
+        "`h - (h @ u)[..., None] * u`.",
+    ),
+)
+def _(answer):
+    require(callable(answer), f"the answer is your function `ablate`, and you gave {short(answer)}")
+    draw = torch.Generator().manual_seed(0)
+    for shape in ((6, 8), (2, 3, 8)):
+        h, v = torch.randn(shape, generator=draw), 3 * torch.randn(shape[-1], generator=draw)
+        kept = h.clone(), v.clone()
+        got = require_attempted(answer(h, v))
+        require(got is not None, "your function returned None: is there a `return`?")
+        require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
+        require(
+            torch.equal(h, kept[0]) and torch.equal(v, kept[1]), "your function changed the tensors that it was given"
+        )
+        require(
+            tuple(got.shape) == shape,
+            f"a tensor of shape {tuple(got.shape)} came back, and {shape} was expected: h may have any number of axes before the last",
+        )
+        u = v / v.norm()
+        along = (h @ u)[..., None] * u
+
+        def near(x, got=got):
+            return torch.allclose(got, x, atol=1e-4)
+
+        if near(h - along):
+            continue
+        require(not near(h), "h came back as it was")
+        require(
+            not near(h - u) and not near(h - v),
+            "you subtracted the same vector everywhere: that is steering away, not ablation",
+        )
+        require(not near(along), "that is the part along v; what is asked for is the rest")
+        require(not near(h + along), "the sign is turned round: what lies along v is now there twice")
+        require(
+            not near(h - (h @ v)[..., None] * v),
+            "v has not length 1, and h·v v is too long by ‖v‖²: bring v to length 1 first",
+        )
+        require(
+            not near(h - (h @ u).clamp(min=0)[..., None] * u),
+            "you removed only what points *along* v; what points against it is to go as well",
+        )
+        require(
+            not near(h - (h @ u)[..., None] * v), "the coordinate is along u, of length 1, and you took it out along v"
+        )
+        raise NotYet(
+            "of random activations something along v is left, or something across it is gone: is it h − (h·u) u?"
+        )
+    return (
+        "Nothing along v is left, and nothing across it was touched. Whether “nothing” is neutral is the next question."
+    )

@@ -1,0 +1,29 @@
+"""Having a model: the wrapper, its parts, positions to rows and columns, and where models come from."""
+
+from .anatomy import COMPONENTS, FAMILIES, PER_HEAD, Anatomy, Family, Place, eager_attention
+from .language_model import LanguageModel, Prompts
+from .load import OFFLINE, load_model
+from .offline import cache_folder
+from .tokens import Layout, Spots, as_int, as_ints, as_positions, one_a_row, take
+
+__all__ = [
+    "Anatomy",
+    "COMPONENTS",
+    "FAMILIES",
+    "Family",
+    "LanguageModel",
+    "Layout",
+    "OFFLINE",
+    "PER_HEAD",
+    "Place",
+    "Prompts",
+    "Spots",
+    "as_int",
+    "as_ints",
+    "as_positions",
+    "cache_folder",
+    "eager_attention",
+    "load_model",
+    "one_a_row",
+    "take",
+]

@@ -1,0 +1,251 @@
+"""Where each family of models keeps its parts.
+
+The field's names (`block_output`, `mlp_input`, …) mean the same in every transformer; the modules behind them are
+called `transformer.h.3.mlp.c_proj` in one and `model.layers.3.mlp.down_proj` in the next. A `Family` is that
+translation, in a few dotted paths; `Anatomy` checks it against a loaded model at once, so that a wrong path fails
+here and not in a result.
+
+To teach it a new family, add an entry to `FAMILIES` under the model's `config.model_type`:
+
+    FAMILIES["my_model"] = Family(blocks="model.layers", attention="self_attn", attention_projection="self_attn.o_proj",
+                                  query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+                                  mlp="mlp", mlp_projection="mlp.down_proj", norm="model.norm")
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """Dotted paths to a family's parts: `blocks` and `norm` from the model, the others from one block.
+
+    `query_key_value` names three projections, or a single one that computes all three at once. A fused one lays them
+    out either as [all queries | all keys | all values], or, with `interleaved`, as query, key and value of head 0,
+    then of head 1, and so on.
+    """
+
+    blocks: str
+    attention: str
+    attention_projection: str
+    query_key_value: tuple[str, str, str] | str
+    mlp: str
+    mlp_projection: str
+    norm: str
+    interleaved: bool = False
+
+
+_LLAMA = Family(
+    blocks="model.layers",
+    attention="self_attn",
+    attention_projection="self_attn.o_proj",
+    query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    mlp="mlp",
+    mlp_projection="mlp.down_proj",
+    norm="model.norm",
+)
+
+FAMILIES: dict[str, Family] = {
+    "gpt2": Family(
+        blocks="transformer.h",
+        attention="attn",
+        attention_projection="attn.c_proj",
+        query_key_value="attn.c_attn",
+        mlp="mlp",
+        mlp_projection="mlp.c_proj",
+        norm="transformer.ln_f",
+    ),
+    "gpt_neox": Family(
+        blocks="gpt_neox.layers",
+        attention="attention",
+        attention_projection="attention.dense",
+        query_key_value="attention.query_key_value",
+        mlp="mlp",
+        mlp_projection="mlp.dense_4h_to_h",
+        norm="gpt_neox.final_layer_norm",
+        interleaved=True,
+    ),
+    "opt": Family(
+        blocks="model.decoder.layers",
+        attention="self_attn",
+        attention_projection="self_attn.out_proj",
+        query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        mlp="fc1",
+        mlp_projection="fc2",
+        norm="model.decoder.final_layer_norm",
+    ),
+    "phi": Family(
+        blocks="model.layers",
+        attention="self_attn",
+        attention_projection="self_attn.dense",
+        query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        mlp="mlp",
+        mlp_projection="mlp.fc2",
+        norm="model.final_layernorm",
+    ),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2"), _LLAMA
+    ),
+}
+
+COMPONENTS = (
+    "block_input",
+    "block_output",
+    "attention_input",
+    "attention_output",
+    "attention_value_output",
+    "query_output",
+    "key_output",
+    "value_output",
+    "attention_weight",
+    "mlp_input",
+    "mlp_activation",
+    "mlp_output",
+)
+PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_output")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One component of one block: the module to hook, which side of it, and the shape of an activation there.
+
+    `shape` is (d,), or (heads, d_head) for a per-head component; `view` turns what passes through the module,
+    (batch, position, features), into (batch, position, *shape) without copying, so that writing to the view writes
+    to the original.
+    """
+
+    module: nn.Module
+    side: str
+    shape: tuple[int, ...]
+    view: Callable[[Tensor], Tensor]
+
+
+class Anatomy:
+    """The parts of one loaded model, by the field's names.
+
+    Args:
+        model: a causal language model of the transformers library.
+
+    Raises:
+        ValueError: the model's family is unknown, or its modules are not where the family's paths say.
+    """
+
+    def __init__(self, model: nn.Module):
+        config = model.config
+        kind = config.model_type
+        if kind not in FAMILIES:
+            raise ValueError(
+                f"Models of type {kind!r} are not known yet (known: {', '.join(sorted(FAMILIES))}). To add it, name its "
+                f"parts in a few lines: from interp_helpers.models import FAMILIES, Family; FAMILIES[{kind!r}] = "
+                "Family(blocks='model.layers', attention='self_attn', attention_projection='self_attn.o_proj', "
+                "query_key_value=('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj'), mlp='mlp', "
+                "mlp_projection='mlp.down_proj', norm='model.norm') with the paths that print(model) shows."
+            )
+        self.family = FAMILIES[kind]
+        self.n_heads = config.num_attention_heads
+        self.n_key_value_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.d_model = config.hidden_size
+        self.d_head = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+        try:
+            self.blocks = list(model.get_submodule(self.family.blocks))
+            self.norm = model.get_submodule(self.family.norm)
+            for layer in range(len(self.blocks)):
+                for component in COMPONENTS:
+                    self.place(component, layer)
+        except AttributeError as error:
+            raise ValueError(
+                f"This model says it is of type {kind!r}, but its parts are not where that family keeps them: {error}. "
+                f"Correct interp_helpers.models.FAMILIES[{kind!r}] with the paths that print(model) shows."
+            ) from error
+        self.embedding = model.get_input_embeddings()
+        self.unembedding = model.get_output_embeddings()
+        self.softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        scale, divisor = (getattr(config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
+        self.logit_scale = scale / divisor  # Cohere; Granite
+        self.n_layers = len(self.blocks)
+
+    def unembed(self, stream: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Logits (…, vocab) of a residual stream (…, d_model): the final norm (or what stands in for it), then the unembedding."""
+        weight = self.unembedding.weight
+        dtype = weight.dtype if weight.is_floating_point() else stream.dtype  # the model's own precision
+        logits = self.unembedding(self.norm(stream.to(dtype)) if norm is None else norm(stream).to(dtype))
+        logits = logits if self.logit_scale == 1 else logits * self.logit_scale
+        return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
+
+    def place(self, component: str, layer: int) -> Place:
+        """The place of a component in block `layer` (counted from 0).
+
+        `attention_weight` is the attention module's second output, of shape (batch, head, query, key), and is
+        returned without a view: `hooks.record` reads it as it is.
+        """
+        block, family = self.blocks[layer], self.family
+
+        def whole(module: nn.Module, side: str, width: int) -> Place:
+            return Place(module, side, (width,), lambda tensor: tensor)
+
+        if component in ("block_input", "block_output"):
+            return whole(block, component.removeprefix("block_"), self.d_model)
+        if component == "attention_weight":
+            return whole(block.get_submodule(family.attention), "output", 0)
+        if component == "attention_input":
+            return whole(block.get_submodule(family.attention), "input", self.d_model)
+        if component == "mlp_input":
+            return whole(block.get_submodule(family.mlp), "input", self.d_model)
+        if component == "attention_output":
+            return whole(block.get_submodule(family.attention_projection), "output", self.d_model)
+        projection = block.get_submodule(family.mlp_projection)
+        if component == "mlp_output":
+            return whole(projection, "output", self.d_model)
+        if component == "mlp_activation":
+            return whole(projection, "input", _inputs_of(projection))
+        return self._per_head(component, block)
+
+    def _per_head(self, component: str, block: nn.Module) -> Place:
+        heads = self.n_key_value_heads if component in ("key_output", "value_output") else self.n_heads
+        shape = (heads, self.d_head)
+        if component == "attention_value_output":
+            projection = block.get_submodule(self.family.attention_projection)
+            return Place(projection, "input", shape, lambda tensor: tensor.unflatten(-1, shape))
+        which = ("query_output", "key_output", "value_output").index(component)
+        paths = self.family.query_key_value
+        if not isinstance(paths, str):
+            return Place(block.get_submodule(paths[which]), "output", shape, lambda tensor: tensor.unflatten(-1, shape))
+        fused = block.get_submodule(paths)
+        if self.family.interleaved:
+            per_head = (heads, 3, self.d_head)
+            return Place(fused, "output", shape, lambda tensor: tensor.unflatten(-1, per_head)[..., which, :])
+        # Not `split`, whose pieces autograd forbids to write to.
+        start = self.d_head * (0, self.n_heads, self.n_heads + self.n_key_value_heads)[which]
+        width = self.d_head * heads
+        return Place(fused, "output", shape, lambda tensor: tensor.narrow(-1, start, width).unflatten(-1, shape))
+
+
+def _inputs_of(projection: nn.Module) -> int:
+    # GPT-2 keeps its weights transposed, in a Conv1D that has no `in_features`.
+    return getattr(projection, "in_features", None) or projection.weight.shape[0]
+
+
+@contextmanager
+def eager_attention(model: nn.Module, anatomy: Anatomy) -> Iterator[None]:
+    """While the block lasts, attention modules return their pattern, which the fused kernels never form."""
+    before = model.config._attn_implementation
+
+    def ask(module, args, kwargs):
+        return args, kwargs | {"output_attentions": True}
+
+    with ExitStack() as stack:
+        stack.callback(model.set_attn_implementation, before)
+        model.set_attn_implementation("eager")
+        # Some models of transformers 4 drop the pattern unless asked. (Asking by way of the configuration would leave
+        # hooks of transformers 5 in the model.)
+        for layer in range(anatomy.n_layers):
+            attention = anatomy.place("attention_weight", layer).module
+            if "output_attentions" in inspect.signature(attention.forward).parameters:
+                stack.callback(attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
+        yield

@@ -1,0 +1,26 @@
+"""A direction added while the model writes: vectors, how they are built, and whether they work."""
+
+from .build import pooled
+from .personas import Persona, personas, prompts, saved_vector, vector_path
+from .report import results
+from .scores import SAMPLING, Scores, steering_scores, topic_scores, wilson
+from .strengths import layer_sweep
+from .vector import WHERE, SteeringVector
+
+__all__ = [
+    "Persona",
+    "SAMPLING",
+    "Scores",
+    "SteeringVector",
+    "WHERE",
+    "layer_sweep",
+    "personas",
+    "pooled",
+    "prompts",
+    "results",
+    "saved_vector",
+    "steering_scores",
+    "topic_scores",
+    "vector_path",
+    "wilson",
+]

@@ -1,0 +1,226 @@
+"""Activation patching over many sites: which ones carry what makes two prompts differ?
+
+Run a *source* prompt and keep its activations; run a *base* prompt again and again, each time with one site's
+activation replaced by the source's; measure what each replacement does to the answer. A site that moves the answer
+to the source's carries information that is *sufficient* to change it in this context (denoising, when the source is
+the clean prompt); with the roles exchanged, one asks what is *necessary* (noising). Neither shows that the site is
+the only one: backups hide necessity, and the chosen pair defines what can be seen at all (Heimersheim & Nanda 2024,
+sections 2 and 3; Zhang & Nanda 2024).
+
+`patch_sweep` runs every patch. `attribution_sweep` estimates them all from one gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..engine import Grid, named, runs
+from ..hooks import record
+from ..models import take
+from ..sites import Site
+from .sweep import Sweep
+
+Metrics = Callable[[Tensor], Tensor] | Sequence[Callable[[Tensor], Tensor]]
+PAIRS_PER_GRADIENT = 16  # a gradient keeps every intermediate result of its forward
+
+
+def patch_sweep(
+    lm,
+    base: str | Sequence[str],
+    source: str | Sequence[str],
+    metric: Metrics,
+    component: str = "block_output",
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Sequence | Mapping[str, object] | None = None,
+    heads: Sequence[int] | None = None,
+    window: int = 1,
+    normalize: bool = False,
+) -> Sweep | list[Sweep]:
+    """Patch each site of a component, one at a time, from the source run into the base run, and measure.
+
+    >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
+    >>> tuple(sweep.values.shape)  # layers × tokens
+    (2, 9)
+    >>> [place for place, share in sweep.top(2)]  # first the landmark carries the city, then the last token
+    [{'layer': 10, 'position': '2 osse'}, {'layer': 25, 'position': '8  of'}]
+    >>> figure = sweep.plot()
+
+    Args:
+        lm: a `LanguageModel`.
+        base, source: two prompts, or two lists of prompts that pair up.
+        metric: from the base run's final logits (batch, vocab) to (batch,); see `metrics`. A list of metrics is measured in
+            one pass.
+        component: what is replaced.
+        layers: which layers (default: all).
+        positions: the cells along the position axis: None for every token; a sequence whose entries are positions, or
+            sequences of positions patched together; or named cells, {"subject": …, "last token": -1}, where each is
+            positions as in `Site` and may thus be another place for each pair. In prompts of unequal length the
+            same positions are read in both: what isn't at the same place from the start is named from the end.
+        heads: patch these heads, one at a time, instead of positions; `positions` then names one set of places for
+            all of them, as in `Site` (default: every token).
+        window: how many neighbouring layers are patched at once, centred as in ROME's code: layers
+            max(0, L − window//2) to min(n, L − window//2 + window) − 1.
+        normalize: give (patched − base) / (source − base).
+
+    Returns:
+        A `Sweep` of shape (layer, position), or (layer, head); with lists of prompts, a first axis "pair". For a list of
+        metrics, a list of sweeps.
+
+    Raises:
+        ValueError: prompts that don't pair up, or of unequal lengths where positions are not named.
+    """
+    bases, sources = _paired(lm, base, source)
+    grid = Grid.of(lm, component, bases, sources, layers, positions, heads, window)
+    from_source: list[Tensor] = []
+
+    def read(rows: Sequence[int]):
+        acts = record(lm, take(sources, rows), Site("block_input", 0), *grid.sites(component))
+        from_source.append(acts.next_token_logits)
+        return acts
+
+    metrics = _listed(metric)
+
+    def measure(logits: Tensor) -> list[Tensor]:
+        return [_measured(one, logits).float().cpu() for one in metrics]
+
+    measure(lm.next_token_logits(bases))  # a metric that doesn't fit is told before the work
+    found = [measure(logits) for logits in runs(lm, bases, component, grid.cells, read)]
+    values = torch.stack([torch.stack(one) for one in zip(*found, strict=True)])  # (metric, run, pair)
+    ends = measure(torch.cat(from_source))
+    found = _sweeps(values[:, 1:], values[:, 0], ends, grid, base, metrics, named(component, window), normalize)
+    return found[0] if callable(metric) else found
+
+
+@torch.enable_grad()
+def attribution_sweep(
+    lm,
+    base: str | Sequence[str],
+    source: str | Sequence[str],
+    metric: Metrics,
+    component: str = "block_output",
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Sequence | Mapping[str, object] | None = None,
+    heads: Sequence[int] | None = None,
+    window: int = 1,
+    normalize: bool = False,
+) -> Sweep | list[Sweep]:
+    """Attribution patching: estimate what `patch_sweep` would measure, from two forward passes and one backward.
+
+    >>> metric = logit_diff(lm, " Paris", " Rome")
+    >>> estimated = attribution_sweep(lm, base, source, metric, layers=[23], positions=[-1], normalize=True)
+    >>> patched = patch_sweep(lm, base, source, metric, layers=[23], positions=[-1], normalize=True)
+    >>> round(estimated.values.item(), 1), round(patched.values.item(), 1)
+    (0.6, 0.8)
+
+    To first order, replacing h by s changes the metric by (s − h) · ∂metric/∂h, with the gradient of the base run (Nanda
+    2023; Syed et al. 2023, equation 2). Good for small differences, poor for large ones, such as the residual stream's in
+    early layers, where the metric bends between h and s.
+
+    Arguments, errors and what is returned as in `patch_sweep`; a window's estimate is the sum of its layers'.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("Gradients are needed, and torch.inference_mode forbids them: leave it for attribution_sweep.")
+    bases, sources = _paired(lm, base, source)
+    grid = Grid.of(lm, component, bases, sources, layers, positions, heads, window)
+    metrics = _listed(metric)
+    base_logits, sites = lm.next_token_logits(bases), grid.sites(component)
+    starts = torch.stack([_measured(one, base_logits).float().cpu() for one in metrics])
+    values = torch.zeros(len(metrics), len(grid.cells), len(bases))
+    from_source = []
+    # Inside an intervention rows may be named one by one, and stay together.
+    at_once = len(bases) if lm.interventions else PAIRS_PER_GRADIENT
+    for rows in (range(len(bases))[i : i + at_once] for i in range(0, len(bases), at_once)):
+        acts, run = record(lm, take(sources, rows), *sites), record(lm, take(bases, rows), *sites, grad=True)
+        from_source.append(acts.next_token_logits)
+        logits = base_logits.clone()
+        logits[rows] = run.next_token_logits.to(logits)
+        for i, one in enumerate(metrics):
+            measured = _measured(one, logits)
+            if not measured.requires_grad:
+                raise ValueError(f"{_name(one)} has no gradient: take logit_diff or probability, or use patch_sweep.")
+            slopes = torch.autograd.grad(measured.sum(), [run[site] for site in sites], retain_graph=True)
+            slope_of = {site.layer: slope for site, slope in zip(sites, slopes, strict=True)}
+            for j, cell in enumerate(grid.cells):
+                where = tuple(cell.positions[row] for row in rows)
+                for layer in cell.layers:
+                    site = Site(component, layer, where, cell.head)
+                    ours, theirs = run.layout.spots(where), acts.layout.spots(where)
+                    slope = slope_of[layer][ours.rows, ours.columns]
+                    slope = slope if cell.head is None else slope[:, [cell.head]]
+                    change = (acts.at(site, theirs).float() - run.at(site, ours).detach().float()) * slope.float()
+                    change = change.flatten(1).sum(1).cpu()
+                    values[i, j, list(rows)] += torch.zeros(len(rows)).index_add(0, ours.rows, change)
+    ends = [_measured(one, torch.cat(from_source)).float().cpu() for one in metrics]
+    name = f"{named(component, window)}, estimated from the gradient"
+    found = _sweeps(starts[:, None] + values, starts, ends, grid, base, metrics, name, normalize)
+    return found[0] if callable(metric) else found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _paired(lm, base, source) -> tuple[Tensor, Tensor]:
+    """The tokens of the base and of the source prompts."""
+    bases, sources = lm.tokens(base), lm.tokens(source)
+    if isinstance(base, str) != isinstance(source, str) or len(bases) != len(sources):
+        given = [
+            "one string" if isinstance(prompts, str) else f"a list of {len(tokens)}"
+            for prompts, tokens in ((base, bases), (source, sources))
+        ]
+        raise ValueError(
+            f"Base and source pair up: give two strings, or two lists of one length, not {given[0]} and {given[1]}."
+        )
+    return bases, sources
+
+
+def _listed(metric: Metrics) -> list[Callable]:
+    metrics = [metric] if callable(metric) else list(metric) if isinstance(metric, Sequence) else []
+    if not metrics or not all(map(callable, metrics)):
+        raise ValueError(
+            f"A metric such as logit_diff(lm, …), or a list of them, was expected, and {metric!r} was given."
+        )
+    return metrics
+
+
+def _name(metric: Callable) -> str:
+    return getattr(metric, "name", getattr(metric, "__name__", "metric"))
+
+
+def _measured(metric: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """
+    Raises:
+        ValueError: the metric gives anything but one number a row.
+    """
+    values = metric(logits)
+    if not isinstance(values, Tensor) or values.shape != logits.shape[:1]:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"A metric takes logits (batch, vocab) to (batch,) = ({len(logits)},), and got {got} from {_name(metric)}: leave "
+            "out .mean() and .item()."
+        )
+    return values
+
+
+def _sweeps(values, starts, ends, grid: Grid, base, metrics: list[Callable], component: str, normalize: bool):
+    """A sweep for each metric, from values (metric, cell, pair), and starts and ends (metric, pair)."""
+    sweeps = []
+    for found, start, end, one in zip(values, starts, ends, metrics, strict=True):
+        sweep = Sweep(
+            values=grid.table(found),
+            axes=("pair", "layer", grid.axis),
+            labels={"pair": list(range(len(start))), "layer": grid.layers, grid.axis: grid.labels},
+            base=start,
+            source=end,
+            metric=_name(one),
+            component=component,
+        )
+        if isinstance(base, str):
+            sweep = replace(sweep, values=sweep.values[0], axes=sweep.axes[1:], base=start[0], source=end[0])
+        sweeps.append(sweep.normalized if normalize else sweep)
+    return sweeps

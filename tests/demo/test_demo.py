@@ -1,0 +1,661 @@
+"""The steering page's server: what it writes, what it refuses and how, and a room of thirty that shares one model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+import torch
+import uvicorn
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tiny import tiny
+
+import interp_helpers.demo
+from interp_helpers import SteeringVector, personas
+from interp_helpers.__main__ import main
+from interp_helpers.demo import app as demo_app
+from interp_helpers.demo import serve
+from interp_helpers.demo.app import create_app
+from interp_helpers.demo.engine import Vectors, _Row, write
+from interp_helpers.demo.guard import BODY_BYTES
+from interp_helpers.demo.room import Full, Gone, Room
+
+ROOT = Path(__file__).parents[2]
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+WARM = ["The sun is warm today", "A warm summer evening by the lake", "Hot tea, warm soup"]
+COLD = ["The ice is cold today", "A cold winter morning by the lake", "Cold tea and ice"]
+PROMPT = "Yesterday we went to"
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny("gpt2", max_position_embeddings=512)
+
+
+@pytest.fixture(scope="module")
+def vectors(lm):
+    return made(lm)
+
+
+def made(lm, layer=1):
+    warm = SteeringVector.from_contrast(lm, WARM, COLD, layer, name="warm")
+    return {
+        "warm": SteeringVector(
+            warm.direction, layer, name="warm", model=lm.name, scale=warm.scale, strength=0.8, mode="clamp"
+        ),
+        "cold": SteeringVector(-warm.direction, layer, name="cold", model=lm.name, scale=warm.scale, strength=0.5),
+    }
+
+
+@pytest.fixture(scope="module")
+def client(lm, vectors):
+    def build(persona, layer):
+        return made(lm, layer)[persona]
+
+    with TestClient(create_app(lm, Vectors(vectors, build, {"warm": "Warmth"}, lm.n_layers))) as client:
+        yield client
+
+
+def ask(**fields):
+    return {"prompt": PROMPT, "steering": "warm", "max_length": 12, "temperature": 0.7, "seed": 3} | fields
+
+
+def texts(pieces):
+    pieces = list(pieces)
+    return tuple("".join(piece.text for piece in pieces if piece.side == side) for side in ("base", "steered"))
+
+
+# -- what is written --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "opt"])
+@pytest.mark.parametrize("prompt", [PROMPT, "Naïve 日本", "x"])
+def test_greedy_rows_are_what_generate_writes(family, prompt):
+    lm = tiny(family, max_position_embeddings=128)
+    vector = made(lm)["warm"]
+    base, steered = texts(write(lm, prompt, [(vector, 0.8)], 20, 0, 0))
+    options = dict(repetition_penalty=1.1)
+    assert base == lm.generate(prompt, 20, **options)
+    with vector.apply(lm, 0.8):
+        assert steered == lm.generate(prompt, 20, **options)
+    assert base != steered
+    assert texts(write(lm, prompt, [(vector, 0.8)], 20, 0, 0, base=False)) == ("", steered)
+
+
+def test_a_shift_is_the_log_ratio_of_two_forward_passes(lm, vectors):
+    pieces = [p for p in write(lm, PROMPT, [(vectors["warm"], 1.0)], 8, 0.7, 1) if p.side == "steered"]
+    ids = lm.tokens(PROMPT)[0].tolist()
+    for piece in pieces:
+        token = lm.token_id(piece.text)
+        plain = lm(torch.tensor([ids]))[0, -1].log_softmax(-1)[token]
+        with vectors["warm"].apply(lm, 1.0):
+            steered = lm(torch.tensor([ids]))[0, -1].log_softmax(-1)[token]
+        assert piece.shift == pytest.approx((steered - plain).item(), abs=1e-3)
+        ids.append(token)
+    assert max(abs(piece.shift) for piece in pieces) > 0.1
+
+
+def test_without_steering_both_sides_are_the_same(lm, vectors):
+    for steering in ([], [(vectors["warm"], 0.0)]):
+        pieces = list(write(lm, PROMPT, steering, 20, 1.0, 5))
+        base, steered = texts(pieces)
+        assert base == steered
+        assert all(abs(piece.shift) < 1e-4 for piece in pieces if piece.side == "steered")
+
+
+def test_a_seed_repeats_itself_and_leaves_the_global_state_alone(lm, vectors):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    once, twice, other = (texts(write(lm, PROMPT, [(vectors["warm"], 1.0)], 15, 1.0, seed)) for seed in (1, 1, 2))
+    assert once == twice != other
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_character_of_several_tokens_is_one_piece(lm):
+    row = _Row(lm, "steered", lm.tokens("x")[0].tolist(), 0, 0)
+    tokens = lm.tokens(" 日本")[0].tolist()
+    pieces = [piece for token in tokens for piece in row.add(token, 0.5)]
+    assert "".join(piece.text for piece in pieces) == " 日本" and "\ufffd" not in str(pieces)
+    assert 1 < len(pieces) < len(tokens)
+    assert sum(piece.shift for piece in pieces) == pytest.approx(0.5 * len(tokens))
+
+
+def test_a_text_ends_where_the_model_ends_it(lm, vectors, monkeypatch):
+    first = list(write(lm, PROMPT, [], 1, 0, 0, base=False))[0].text
+    monkeypatch.setattr(lm.model.generation_config, "eos_token_id", [0, lm.token_id(first)])
+    assert list(write(lm, PROMPT, [], 20, 0, 0)) == []
+
+
+def test_an_iterator_that_is_closed_takes_its_hooks_off(lm, vectors):
+    plain = lm(PROMPT)
+    pieces = write(lm, PROMPT, [(vectors["warm"], 2.0)], 20, 0, 0)
+    next(pieces)
+    pieces.close()
+    assert torch.equal(lm(PROMPT), plain)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-6, 0.009, 0.011, 2.0])
+@pytest.mark.parametrize("strength", [-2.0, 2.0])
+def test_the_bounds_are_safe(lm, vectors, temperature, strength):
+    assert texts(write(lm, PROMPT, [(vectors["warm"], strength)], 5, temperature, 2**53 - 1))[1]
+
+
+# -- the API ----------------------------------------------------------------------------------------------------------
+
+
+def test_generate_compare_and_stream_tell_the_same(client):
+    generated = client.post("/generate", json=ask()).json()
+    compared = client.post("/compare", json=ask()).json()
+    assert generated["text"] == compared["steered"] == "".join(token["text"] for token in compared["tokens"])
+    assert compared["base"] != compared["steered"]
+    assert generated["steering"] == compared["steering"] == [{"persona": "warm", "layer": 1, "strength": 0.8}]
+    with client.stream("POST", "/stream", json=ask()) as answer:
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        events = [json.loads(line) for line in answer.iter_lines()]
+    *tokens, last = events
+    assert last == {"done": True, **{key: compared[key] for key in ("base", "steered", "steering")}}
+    for side in ("base", "steered"):
+        assert "".join(event["token"] for event in tokens if event["side"] == side) == compared[side]
+    steered = [{"text": event["token"], "shift": event["shift"]} for event in tokens if event["side"] == "steered"]
+    assert steered == compared["tokens"]
+    assert not any("shift" in event for event in tokens if event["side"] == "base")
+
+
+def test_which_strength_and_layer_count(client, lm, vectors):
+    def applied(**fields):
+        return [(one["persona"], one["layer"], one["strength"]) for one in client.post("/generate", json=ask(**fields)).json()["steering"]]  # fmt: skip
+
+    assert applied(steering=None) == []
+    assert applied(strength=-1.5) == [("warm", 1, -1.5)]
+    assert applied(layer=2) == [("warm", 2, 0.8)]
+    both = [{"persona": "warm", "strength": 0.1}, {"persona": "cold"}]
+    assert applied(steering=both) == [("warm", 1, 0.1), ("cold", 1, 0.5)]
+    assert applied(steering=both, strength=1) == [("warm", 1, 0.1), ("cold", 1, 1)]
+    with TestClient(create_app(lm, vectors, strength=0.25)) as other:
+        assert other.post("/generate", json=ask()).json()["steering"][0]["strength"] == 0.25
+        assert {p["strength"] for p in other.get("/vectors").json()["personas"]} == {0.25}
+
+
+def test_two_personas_act_together(client, lm, vectors):
+    both = [{"persona": "warm", "strength": 0.6}, {"persona": "cold", "strength": 0.7}]
+    got = client.post("/generate", json=ask(steering=both, temperature=0)).json()["text"]
+    with vectors["warm"].apply(lm, 0.6), vectors["cold"].apply(lm, 0.7):
+        assert got == lm.generate(PROMPT, 12, repetition_penalty=1.1)
+
+
+def test_a_vector_for_another_layer_is_built_once(lm, vectors):
+    built = []
+
+    def build(persona, layer):
+        built.append((persona, layer))
+        return made(lm, layer)[persona]
+
+    held = Vectors(vectors, build, n_layers=lm.n_layers)
+    with TestClient(create_app(lm, held)) as client:
+        first, second, own = (client.post("/stream", json=ask(layer=n)).text.splitlines() for n in (0, 0, 1))
+    assert json.loads(first[0]) == {"building": {"persona": "warm", "layer": 0, "strength": 0.8}}
+    assert first[1:] == second != own and "building" not in own[0]
+    assert built == [("warm", 0)] and held.at("warm", 1) is vectors["warm"]
+
+
+def test_what_there_is(client, lm):
+    available = client.get("/vectors").json()
+    assert available["model"] == lm.name and available["n_layers"] == 3
+    assert available["personas"][0] == {
+        "id": "warm", "title": "Warmth", "layer": 1, "strength": 0.8, "mode": "clamp", "layers": [0, 1, 2],
+    }  # fmt: skip
+    assert len(client.get("/examples").json()["prompts"]) >= 4
+    assert client.get("/health").json() == {"status": "ok", "model": lm.name, "busy": False, "waiting": 0, "places": 40}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_load_nothing_from_elsewhere(client, path):
+    page = client.get(path)
+    assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+    for outside in ("http://", "https://", 'src="//', "@import", "url("):
+        assert outside not in page.text.replace("http://www.w3.org/2000/svg", ""), outside
+
+
+def test_the_docs_name_every_path_and_field(client):
+    page = client.get("/docs").text
+    for name in ("/generate", "/compare", "/stream", "/examples", "/vectors", "/health", *demo_app.EXPECTED):
+        assert f">{name}<" in page or f" {name}<" in page, name
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+RAW = {
+    "nothing": (b"", 400),
+    "no JSON": (b"prompt=hello", 400),
+    "half": (b'{"prompt": "a', 400),
+    "not UTF-8": (b'{"prompt": "\xff\xfe"}', 400),
+    "NaN": (b'{"prompt": "a", "strength": NaN}', 400),
+    "infinity": (b'{"prompt": "a", "temperature": -Infinity}', 400),
+    "1e999": (b'{"prompt": "a", "strength": 1e999}', 422),
+    "a number of 5000 digits": (b'{"prompt": "a", "seed": 1' + b"0" * 5000 + b"}", 400),
+    "nested": (b"[" * 30_000, 400),
+    "nested but closed": (b'{"prompt":' + b"[" * 900 + b"]" * 900 + b"}", (400, 422)),
+    "a list": (b"[1]", 422),
+    "null": (b"null", 422),
+    "a lone surrogate": (b'{"prompt": "a \\ud800 b"}', 422),
+    "a lone surrogate as a persona": (b'{"prompt": "a", "steering": "\\udfff"}', 422),
+    "a lone surrogate as a field": (b'{"prompt": "a", "\\ud800": 1}', 422),
+    "huge": (b'{"prompt": "' + b"a" * BODY_BYTES + b'"}', 413),
+}
+FIELDS = {
+    "no prompt": ({"prompt": None}, "prompt is None, and a text of 1 to 2000 characters that isn't blank was expected"),
+    "empty": ({"prompt": ""}, "prompt is ''"),
+    "blank": ({"prompt": " \n\t\u2003"}, "prompt is ' "),
+    "too many characters": ({"prompt": "a " * 1001}, "prompt is 'a a a"),
+    "too many tokens": ({"prompt": "☃" * 500}, "The prompt has 1000 tokens for tiny gpt2, and 1 to 400 tokens were"),
+    "a number for a prompt": ({"prompt": 3}, "prompt is 3"),
+    "unknown persona": ({"steering": "batman"}, "There is no persona 'batman': choose one of warm, cold, or null"),
+    "unknown in a list": ({"steering": [{"persona": "batman"}]}, "There is no persona 'batman'"),
+    "three": ({"steering": [{"persona": "warm"}] * 3}, "steering is [{"),
+    "none in a list": ({"steering": []}, "steering is [], and a persona's id"),
+    "twice": ({"steering": [{"persona": "warm"}] * 2}, "steering names warm twice"),
+    "a list of names": ({"steering": ["warm"]}, "steering is ['warm']"),
+    "an unknown key": ({"steering": [{"persona": "warm", "power": 1}]}, "steering is [{"),
+    "a strong part": ({"steering": [{"persona": "warm", "strength": 2.1}]}, "steering is [{"),
+    "strength": ({"strength": 2.01}, "strength is 2.01, and a finite number from -2 to 2, or null was expected"),
+    "-strength": ({"strength": -2.01}, "strength is -2.01"),
+    "a text for a strength": ({"strength": "0.3"}, "strength is '0.3'"),
+    "true for a strength": ({"strength": True}, "strength is True"),
+    "layer": ({"layer": 3}, "layer is 3, and for warm there is layers 0 to 2 of tiny gpt2"),
+    "-layer": ({"layer": -1}, "layer is -1"),
+    "half a layer": ({"layer": 0.5}, "layer is 0.5"),
+    "max_length 0": ({"max_length": 0}, "max_length is 0, and a whole number from 1 to 200 was expected"),
+    "max_length": ({"max_length": 201}, "max_length is 201"),
+    "temperature": ({"temperature": 2.1}, "temperature is 2.1, and a finite number from 0 to 2 was expected"),
+    "-temperature": ({"temperature": -0.1}, "temperature is -0.1"),
+    "seed": ({"seed": -1}, "seed is -1"),
+    "huge seed": ({"seed": 10**30}, "seed is 1000"),
+    "unknown field": ({"temprature": 1}, "There is no field 'temprature', and prompt, steering"),
+}  # fmt: skip
+
+
+def is_a_sentence(answer) -> str:
+    body = answer.json()
+    assert set(body) == {"detail"} and isinstance(body["detail"], str), body
+    assert body["detail"].endswith(".") and "Traceback" not in body["detail"] and len(body["detail"]) < 400
+    return body["detail"]
+
+
+@pytest.mark.parametrize("path", ["/generate", "/compare", "/stream"])
+@pytest.mark.parametrize("name", RAW)
+def test_a_body_that_is_none_is_refused_in_a_sentence(client, path, name):
+    body, status = RAW[name]
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (status if isinstance(status, tuple) else (status,)), answer.text
+    is_a_sentence(answer)
+
+
+@pytest.mark.parametrize("path", ["/generate", "/compare", "/stream"])
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_does_not_fit_is_refused_in_a_sentence(client, path, name):
+    fields, said = FIELDS[name]
+    answer = client.post(path, json=ask(**fields))
+    assert answer.status_code == 422
+    assert said in is_a_sentence(answer)
+
+
+def test_more_refusals(client, lm, vectors):
+    assert "prompt is missing" in is_a_sentence(client.post("/generate", json={}))
+    form = client.post("/generate", content=json.dumps(ask()), headers={"content-type": "text/plain"})
+    assert form.status_code == 422 and "as application/json" in is_a_sentence(form)
+    assert "There is nothing at /nowhere" in is_a_sentence(client.get("/nowhere"))
+    wrong = client.get("/generate")
+    assert wrong.status_code == 405 and wrong.headers["allow"] == "POST" and "POST is expected" in is_a_sentence(wrong)
+    with TestClient(create_app(lm, vectors)) as other:  # which can build no others
+        said = is_a_sentence(other.post("/generate", json=ask(layer=2)))
+        assert said == "layer is 2, and for warm there is layer 1 of tiny gpt2: choose one of those, or null."
+    with TestClient(create_app(tiny("gpt2"), vectors)) as short:  # a context of 64
+        assert "1 to 4 tokens were" in is_a_sentence(short.post("/generate", json=ask(prompt="a " * 9, max_length=60)))
+        assert "a smaller max_length than 64" in is_a_sentence(short.post("/generate", json=ask(max_length=64)))
+
+
+def test_a_chunked_body_without_a_length_is_bounded_too(client):
+    answer = client.post("/generate", content=(b"a" * 1000 for _ in range(100)))
+    assert answer.status_code == 413 and "65,536 bytes" in is_a_sentence(answer)
+
+
+def test_what_fails_inside_is_a_sentence_too(lm, vectors, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("secret")
+        yield
+
+    monkeypatch.setattr(demo_app, "write", fails)
+    with TestClient(create_app(lm, vectors), raise_server_exceptions=False) as client:
+        for path in ("/generate", "/compare"):
+            answer = client.post(path, json=ask())
+            assert answer.status_code == 500 and "secret" not in is_a_sentence(answer)
+        last = json.loads(client.post("/stream", json=ask()).text.splitlines()[-1])
+        assert "Something failed inside (RuntimeError)" in last["error"]
+        assert client.get("/health").json()["busy"] is False
+
+
+# -- whatever the schema allows ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def schema(lm, vectors):
+    return schemathesis.openapi.from_asgi("/openapi.json", create_app(lm, vectors))
+
+
+PATHS = ["POST /generate", "POST /compare", "POST /stream", "GET /examples", "GET /vectors", "GET /health"]
+
+
+def test_the_schema_has_every_path(schema):
+    assert [operation.ok().label for operation in schema.get_all_operations()] == PATHS
+
+
+@pytest.mark.parametrize(
+    "path, mode",
+    [(path, GenerationMode.POSITIVE) for path in PATHS]
+    + [(path, GenerationMode.NEGATIVE) for path in PATHS if path.startswith("POST")],
+)
+def test_answers_are_as_the_schema_says(schema, path, mode):
+    """Whatever is sent: no 5xx, a status that is documented, and a body of its form."""
+    method, where = path.split()
+
+    @given(case=schema[where][method].as_strategy(generation_mode=mode))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    def send(case):
+        if isinstance(case.body, dict) and isinstance(case.body.get("max_length", 60), int):
+            case.body["max_length"] = min(case.body.get("max_length", 60), 3)  # to be done soon
+        answer = case.call()
+        answers.append(answer.status_code)
+        case.validate_response(answer, checks=CHECKS)
+
+    answers = []
+    send()
+    print(sorted(answers))
+    if mode == GenerationMode.POSITIVE:
+        assert 200 in answers
+    else:
+        assert {400, 422} & set(answers)
+
+
+# -- a room of thirty -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(app):
+    """A real server on a port of its own; its address."""
+    listener = serve.listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listener.close()
+        assert not thread.is_alive()
+
+
+async def streamed(client, body):
+    answer = await client.post("/stream", json=body)
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_thirty_at_once_each_get_what_they_get_alone(lm, vectors):
+    bodies = [
+        ask(
+            prompt=f"{PROMPT} {i}",
+            seed=i,
+            steering=[None, "warm", [{"persona": "warm", "strength": -1.0}, {"persona": "cold"}]][i % 3],
+            temperature=[0, 0.7, 1.5][i % 3],
+        )
+        for i in range(30)
+    ]
+
+    async def crowd(url):
+        async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=40)) as client:
+            alone = [await streamed(client, body) for body in bodies]
+            return alone, await asyncio.gather(*(streamed(client, body) for body in bodies))
+
+    with serving(create_app(lm, vectors)) as url:
+        alone, together = asyncio.run(crowd(url))
+        health = httpx.get(f"{url}/health", timeout=60).json()  # the crowd's idle connections may be closing by now
+    assert any("waiting" in event for events in together for event in events)
+    assert [[e for e in events if "waiting" not in e] for events in together] == alone
+    assert all(events[-1]["done"] for events in together)
+    assert not health["busy"] and health["waiting"] == 0
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Tokens take a while, as a real model's do."""
+
+    def slowly(*args, **kwargs):
+        for piece in write(*args, **kwargs):
+            time.sleep(0.02)
+            yield piece
+
+    monkeypatch.setattr(demo_app, "write", slowly)
+
+
+def until(condition, within=10):
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def test_who_finds_no_place_is_asked_to_try_again(lm, vectors, slow):
+    with serving(create_app(lm, vectors, places=2)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        with client.stream("POST", "/stream", json=ask(max_length=200)) as running:
+            lines = [running.iter_lines()]  # httpx hangs up on whoever lets go of them
+            next(lines[0])
+            with client.stream("POST", "/stream", json=ask()) as a, client.stream("POST", "/stream", json=ask()) as b:
+                lines += [a.iter_lines(), b.iter_lines()]
+                assert [json.loads(next(each)) for each in lines[1:]] == [{"waiting": 1}, {"waiting": 2}]
+                for path in ("/generate", "/compare", "/stream"):
+                    refused = client.post(path, json=ask())
+                    assert refused.status_code == 503 and refused.headers["retry-after"] == "10"
+                    assert "2 requests are waiting already" in is_a_sentence(refused)
+                assert client.get("/health").json()["waiting"] == 2
+        until(lambda: not client.get("/health").json()["busy"])
+        assert client.post("/generate", json=ask()).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/compare", "/stream"])
+def test_a_client_that_leaves_frees_its_place(lm, vectors, slow, path):
+    """Both while it is served and while it waits; and whoever came later keeps their order."""
+    with serving(create_app(lm, vectors)) as url, httpx.Client(base_url=url, timeout=30) as client:
+
+        def state():
+            health = client.get("/health").json()
+            return health["busy"], health["waiting"]
+
+        started = time.monotonic()
+        leaving = [leave_later(url, path, ask(max_length=200)) for _ in range(3)]
+        until(lambda: state() == (True, 2))
+        leaving[1]()  # while it waits
+        until(lambda: state() == (True, 1))
+        leaving[0]()  # while it is served
+        until(lambda: state() == (True, 0))
+        leaving[2]()
+        until(lambda: state() == (False, 0))
+        assert time.monotonic() - started < 8  # each by itself would take 8
+        assert client.post("/generate", json=ask()).status_code == 200
+
+
+def leave_later(url, path, body):
+    """Ask over a bare socket; what is returned hangs up."""
+    host, port = url.removeprefix("http://").split(":")
+    data = json.dumps(body).encode()
+    line = socket.create_connection((host, int(port)))
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    line.sendall(head.encode() + data)
+    time.sleep(0.1)  # so that they come in this order
+    return line.close
+
+
+def test_first_come_first_served_whoever_leaves():
+    async def play():
+        room, served = Room(places=10), []
+
+        async def person(i, leaves=False):
+            ticket = room.ticket()
+
+            async def gone():
+                return leaves
+
+            def steps():
+                yield i
+
+            try:
+                async for _ in ticket.turn(gone):
+                    pass
+                async for step in ticket.work(steps(), gone):
+                    served.append(step)
+                    await asyncio.sleep(0.1)
+            except Gone:
+                pass
+            finally:
+                ticket.leave()
+                ticket.leave()
+
+        cancelled = None
+        tasks = []
+        for i in range(8):
+            tasks.append(asyncio.create_task(person(i, leaves=i in (2, 5))))
+            if i == 3:
+                cancelled = tasks[-1]
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert served[:2] == [0, 1] and [i for i in served if i not in (2, 5)] == [0, 1, 4, 6, 7]
+        assert not room.busy
+        for _ in range(11):
+            room.ticket()
+        with pytest.raises(Full):
+            room.ticket()
+
+    asyncio.run(play())
+
+
+# -- the start --------------------------------------------------------------------------------------------------------
+
+
+def test_settings_come_from_the_environment():
+    assert serve.Settings.of({}) == serve.Settings("127.0.0.1", 5050, None)
+    assert serve.Settings.of({"HOST": "", "PORT": "", "STRENGTH": ""}) == serve.Settings()
+    assert serve.Settings.of({"HOST": "::1", "PORT": "80", "STRENGTH": "-.5"}) == serve.Settings("::1", 80, -0.5)
+    for wrong in ({"PORT": "http"}, {"PORT": "65536"}, {"PORT": "-1"}, {"PORT": "²"}, {"STRENGTH": "strong"},
+                  {"STRENGTH": "nan"}, {"STRENGTH": "2.5"}):  # fmt: skip
+        name, value = next(iter(wrong.items()))
+        with pytest.raises(ValueError, match=f"^{name} is '{value}', and a number from .* was expected: set"):
+            serve.Settings.of(wrong)
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(monkeypatch, capsys):
+    with serve.listen("127.0.0.1", 0) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setenv("PORT", str(port))
+        monkeypatch.delenv("HOST", raising=False)
+        monkeypatch.setattr(serve, "load_model", lambda: pytest.fail("the model was loaded"))
+        assert main(["demo"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and f"PORT={port + 1}" in err
+    assert err.startswith(
+        f"Error: Port {port} is taken by another process, which `lsof -i :{port}` or `ss -ltnp` shows"
+    )
+
+
+def test_an_address_that_is_not_ours():
+    with pytest.raises(OSError, match="can't listen on HOST=192.0.2.7"):
+        serve.listen("192.0.2.7", 0)
+    with pytest.raises(OSError, match="HOST is 'no such host', which is no address"):
+        serve.listen("no such host", 0)
+
+
+def test_the_announcement_says_who_can_reach_it():
+    here = serve.announcement("127.0.0.1", 5050)
+    assert "http://127.0.0.1:5050 for this machine alone" in here and "HOST=0.0.0.0" in here
+    for address in ("::1", "localhost", "127.0.0.2"):
+        assert "for this machine alone" in serve.announcement(address, 80)
+    assert "http://[::1]:80 " in serve.announcement("::1", 80)
+    there = serve.announcement("0.0.0.0", 5050)
+    assert "for everyone on the network: HOST=0.0.0.0 opened it" in there and "http://0.0.0.0" not in there
+    assert "http://192.0.2.7:5050, for everyone" in serve.announcement("192.0.2.7", 5050)
+
+
+def test_nothing_listens_beyond_this_machine_by_default():
+    settings = serve.Settings.of({})
+    with serve.listen(settings.host, 0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
+def test_without_fastapi_the_command_says_what_to_install(monkeypatch, capsys, missing):
+    for name in [name for name in sys.modules if name.startswith("interp_helpers.demo.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("app", "serve", "guard", "docs", "engine", "room"):
+        monkeypatch.delattr(interp_helpers.demo, name, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == (
+        f"Error: The steering page needs FastAPI and uvicorn, and {missing} is not installed: run "
+        '`pip install "interp-helpers[demo]"`.\n'
+    )
+
+
+def test_the_courses_vectors(monkeypatch, tmp_path, capsys):
+    """On a model that nobody measured they are built at the start, at one layer, and elsewhere when they are asked for."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    lm = tiny("gpt2", max_position_embeddings=512)
+    vectors = serve.course_vectors(lm)
+    assert list(vectors.own) == list(personas()) and vectors.titles["toronto"] == "Toronto"
+    assert "Building the vector for toronto, at an unmeasured layer" in capsys.readouterr().out
+    assert vectors.own["happy"].layer == 2 and vectors.layers("happy") == [0, 1, 2]
+    other = vectors.at("happy", 1)
+    assert (other.layer, other.mode, other.strength) == (1, vectors.own["happy"].mode, vectors.own["happy"].strength)
+    assert vectors.at("happy", 1) is other and "Built happy at layer 1" in capsys.readouterr().out
+
+
+def test_the_command_serves_and_stops(offline_path):
+    """The whole of it, in a process of its own, with the offline model."""
+    env = {**os.environ, "INTERP_MODEL": "offline", "PORT": "0", "HOST": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "interp_helpers", "demo"]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        url = next(
+            word
+            for line in process.stdout
+            if "The steering page is at" in line
+            for word in line.split()
+            if "://" in word
+        )
+        answer = httpx.post(f"{url}/compare", json=ask(steering="toronto", max_length=15), timeout=60).json()
+        assert answer["base"] != answer["steered"] and len(answer["tokens"]) > 5
+        process.send_signal(2)
+        assert process.wait(20) in (0, 130)
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()

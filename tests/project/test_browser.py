@@ -1,0 +1,238 @@
+"""A learner's hour in small: real JupyterLab in a real browser, keyboard and mouse.
+
+A shortened copy of notebook 1 is opened and *Run All* chosen; then predictions, quiz, figures, the folded section and
+the explorer are used as a person would. Screenshots go to build/screenshots. Without a browser the tests are skipped,
+unless GLASS_BOX_REQUIRE_BROWSER=1 makes that a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from interp_helpers.course import registry
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "notebooks" / "01_activation_patching.ipynb"
+SCREENSHOTS = ROOT / "build" / "screenshots"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+QUIET += ["--disable-background-networking", "--disable-component-update"]
+TOKEN = "glass-box"
+CELLS = """title setup-text setup imports question prompts tokens-text tokens metric-text metric ex1 ex1-cell ex1-solution
+    sweep-text predict-token predict-layer sweep-scale sweep deeper ex3 ex3-cell explorer-text explorer recap quiz-text
+    quiz progress""".split()
+
+
+def need(condition, what: str):
+    """Go on if there is what the tests need, else skip, or fail where it must be there."""
+    if not condition:
+        (pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip)(what)
+    return condition
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser, driven by playwright."""
+    need(importlib.util.find_spec("playwright"), "playwright is not installed")
+    found = need(next(filter(None, map(shutil.which, BROWSERS)), None), f"no browser: none of {', '.join(BROWSERS)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, browser):
+    """The address of a JupyterLab with the shortened notebook in its folder."""
+    need(shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)), "JupyterLab is not installed")
+    folder = tmp_path_factory.mktemp("lab")
+    nb = nbformat.read(NOTEBOOK, as_version=4)
+    by_id = {cell.id: cell for cell in nb.cells}
+    nb.cells = [by_id[id] for id in CELLS]
+    (folder / "notebooks").mkdir()
+    nbformat.write(nb, folder / "notebooks" / "notebook.ipynb")
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "INTERP_MODEL": "offline",
+        "INTERP_PROGRESS": str(folder / "progress.json"),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    arguments = ["--no-browser", "--allow-root", f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
+    command = [sys.executable, "-m", "jupyterlab", *arguments, f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        answers(f"http://127.0.0.1:{port}/api?token={TOKEN}", process, folder / "log.txt")
+        yield f"http://127.0.0.1:{port}/lab/tree/notebook.ipynb?token={TOKEN}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(url: str, process: subprocess.Popen, log: Path, within: float = 90) -> None:
+    """Wait until the server answers."""
+    end = time.monotonic() + within
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except urllib.error.URLError:
+            time.sleep(0.3)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def page(browser, server):
+    """The notebook in the browser, after Run All."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(30_000)
+    page.goto(server)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".glassbox", has_text="Your progress").wait_for(state="attached", timeout=240_000)  # the last cell
+    return page
+
+
+def part(page, text: str, kind: str = ".jp-OutputArea-output"):
+    """The output (or another part of the notebook) that has a piece of text in it, scrolled to."""
+    found = page.locator(f".jp-Notebook {kind}", has_text=text).first
+    found.scroll_into_view_if_needed()
+    return found
+
+
+def source(cell: str) -> str:
+    """The source of a cell of the notebook."""
+    return next(c.source for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.id == cell)
+
+
+def photograph(page, name: str) -> None:
+    page.wait_for_timeout(500)  # let the page settle
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def test_run_all_runs_everything_without_an_error(page):
+    photograph(page, "end")
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert page.get_by_text("Error displaying widget").count() == 0
+    part(page, "Afterwards you can", ".jp-MarkdownCell")
+    photograph(page, "start")
+
+
+def test_an_untouched_exercise_says_so_and_its_solution_is_folded(page):
+    assert part(page, "Not attempted yet").locator(".glassbox-idle").count() == 1
+    solution = page.locator(".jp-CodeCell", has_text="The solution passes the same check.").first
+    assert solution.locator(".jp-Placeholder").count() >= 1, "the solution's code is behind a click"
+    photograph(page, "exercise")
+
+
+def prediction(page, cell: str):
+    """The output of a cell that asks for a prediction."""
+    question = re.search(r'predict\(\s*"[^"]+",\s*"([^"]+)"', source(cell))[1]
+    return part(page, question.replace("*", ""))
+
+
+def test_a_prediction_is_locked_in_by_a_click(page):
+    asked = prediction(page, "predict-token")
+    asked.get_by_role("radio").nth(2).click()
+    asked.get_by_role("button", name="lock in my prediction").click()
+    asked.get_by_role("status").get_by_text("You predict: a token in between").wait_for()
+    assert asked.get_by_role("radio").first.is_disabled()
+    assert asked.get_by_role("button", name="change my prediction").is_visible()
+    photograph(page, "prediction")
+
+
+def test_a_prediction_is_made_with_the_keyboard(page):
+    asked = prediction(page, "predict-layer")
+    before = int(asked.locator(".widget-readout").inner_text())
+    asked.locator(".noUi-handle").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    for _ in range(5):  # on to the button
+        page.keyboard.press("Tab")
+        if asked.get_by_role("button", name="lock in my prediction").evaluate("b => b === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    asked.get_by_role("status").get_by_text(f"You predict: {before + 3}").wait_for()
+
+
+def test_figures_carry_their_text_alternative(page):
+    figures = page.locator(".jp-OutputArea-output img")
+    figures.first.scroll_into_view_if_needed()
+    photograph(page, "figure")
+    assert figures.count() >= 1 and page.locator(".jp-RenderedImage").count() == 0
+    for figure in figures.all():
+        assert len(figure.get_attribute("alt") or "") > 40
+
+
+def test_go_deeper_is_folded_and_was_run_all_the_same(page):
+    heading = page.locator(".jp-MarkdownCell", has=page.get_by_role("heading", name="Go deeper"))
+    heading.scroll_into_view_if_needed()
+    assert not page.get_by_role("heading", name="Exercise 3").is_visible()
+    photograph(page, "folded")
+    heading.get_by_text(re.compile(r"\d+ cells hidden")).click()
+    page.get_by_role("heading", name="Exercise 3").wait_for()
+    assert page.locator(".glassbox-site").count() == 1
+
+
+def test_the_explorer_follows_the_keyboard(page):
+    explorer = page.locator(".jp-OutputArea-output", has=page.locator(".glassbox-site")).first
+    site = explorer.locator(".glassbox-site")
+    site.scroll_into_view_if_needed()
+    photograph(page, "explorer-before")
+    before, html = int(site.get_attribute("data-layer")), site.evaluate("s => s.parentElement.innerHTML")
+    explorer.locator(".widget-slider .noUi-handle").first.focus()
+    page.keyboard.press("ArrowRight")
+    explorer.locator(f".glassbox-site[data-layer='{before + 1}']").wait_for()
+    assert explorer.locator(".glassbox-site").evaluate("s => s.parentElement.innerHTML") != html
+    assert f"layer {before + 1}" in explorer.locator(".glassbox-site").inner_text()
+    photograph(page, "explorer-after")
+
+
+def test_a_click_on_a_choice_shows_its_explanation(page):
+    question = registry.find("quiz", "patching.quiz").questions[0]
+    buttons = part(page, re.sub("[`*]", "", question.text)).get_by_role("button")
+    for i in sorted(range(len(question.choices)), key=lambda i: question.choices[i].right):  # the right one last
+        buttons.nth(i).click()
+        page.get_by_text(re.split("[`*]", question.choices[i].feedback)[0][2:40]).wait_for()
+    page.get_by_text(re.compile(r"1 of \d+ right so far")).wait_for()
+    photograph(page, "quiz")
+
+
+def test_it_can_be_read_in_the_dark(page):
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+    page.get_by_role("menuitem", name="JupyterLab Dark", exact=True).click()
+    page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
+    page.locator(".glassbox-site").scroll_into_view_if_needed()
+    photograph(page, "dark")
+    for text in page.locator(".glassbox, .glassbox-site").all():
+        shade = text.evaluate("e => getComputedStyle(e).color").strip("rgba()").split(",")[:3]
+        assert min(float(part) for part in shade) > 150, "light text on a dark page"

@@ -1,0 +1,100 @@
+"""The project as a newcomer finds it: what the README says exists, the layers point one way, `make lab` works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_importing_the_library_loads_neither_matplotlib_nor_ipywidgets():
+    code = "import sys, interp_helpers; assert not {'matplotlib', 'ipywidgets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_the_readme_links_to_exists():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) >= 4
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readmes_commands_are_targets_of_the_makefile():
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
+    mentioned = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", README, re.M))
+    assert {a or b for a, b in mentioned} <= targets
+    assert {"lab", "test"} <= targets
+
+
+def test_every_notebook_stands_in_the_readme():
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        assert f"notebooks/{path.name}" in README
+
+
+def test_conda_installs_what_make_lab_installs():
+    text = (ROOT / "environment.yml").read_text()
+    assert re.search(r"- pip:\n\s+- -r requirements.txt\n", text)
+    assert "-r requirements.txt" in (ROOT / "Makefile").read_text()
+    wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(wanted) == 2 and re.fullmatch(r"torch==[\d.]+", wanted[0]) and wanted[1] == "-e .[lab,demo]"
+
+
+def test_the_oldest_versions_are_the_lower_ends_of_the_ranges():
+    ranges = dict(re.findall(r'"([\w.]+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text()))
+    for name, version in re.findall(r"^([\w.]+)==([\d.]+)", (ROOT / ".ci" / "oldest.txt").read_text(), re.M):
+        if name != "numpy":
+            assert f"{version}.".startswith(f"{ranges[name]}."), f"{name}: {version} is not the oldest, {ranges[name]}"
+
+
+@pytest.mark.skipif(
+    os.environ.get("GLASS_BOX_FRESH") != "1", reason="installs everything; CI does, with GLASS_BOX_FRESH=1"
+)
+def test_make_lab_in_a_fresh_clone_opens_the_notebooks(tmp_path):
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = f"--no-browser --allow-root --port={port} --IdentityProvider.token=secret"
+    seconds = []
+    for _ in range(2):  # the first start installs; the second has nothing to do
+        started = time.monotonic()
+        log = (tmp_path / "log.txt").open("w")
+        lab = subprocess.Popen(
+            ["make", "lab", f"LAB_ARGS={arguments}"], cwd=clone, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            listing = answer(f"http://127.0.0.1:{port}/api/contents?token=secret", lab, within=900)
+            seconds.append(time.monotonic() - started)
+        finally:
+            os.killpg(lab.pid, signal.SIGTERM)
+            lab.wait(60)
+        assert "01_activation_patching.ipynb" in listing, (tmp_path / "log.txt").read_text()[-2000:]
+    print(f"first start {seconds[0]:.0f} s, second {seconds[1]:.0f} s")
+    assert seconds[1] < 120
+    shutil.rmtree(clone)
+
+
+def answer(url: str, process: subprocess.Popen, within: float) -> str:
+    """What the server says, as soon as it says anything."""
+    last = None
+    for _ in range(int(within)):
+        try:
+            return urllib.request.urlopen(url, timeout=5).read().decode()
+        except OSError as error:
+            last = error
+        if process.poll() is not None:
+            break
+        time.sleep(1)
+    return f"no answer from {url}: {last}; make ended with {process.poll()}"

@@ -1,0 +1,106 @@
+"""The site: its pages are put together, built without a warning, and no link in it leads nowhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import interp_helpers
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import website  # noqa: E402
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def test_a_notebooks_page_folds_solutions_and_shows_figures_for_widgets():
+    badge = "[![Open in Colab](https://colab.example/badge.svg)](https://colab.example/nb)"
+    setup = new_code_cell("import x", id="setup")
+    solution = new_code_cell("answer = 2", id="solution", metadata={"jupyter": {"source_hidden": True}})
+    explorer = new_code_cell("explorer", id="explorer")
+    explorer.outputs = [new_output("display_data", {WIDGET: {"model_id": "1"}, "text/html": "<b>the figure</b>"})]
+    cells = [new_markdown_cell(badge), setup, solution, explorer]
+    page = website.page_of(new_notebook(cells=cells, metadata={"widgets": {}}))
+    assert page.cells[0].source == "[Open in Colab](https://colab.example/nb)"
+    assert page.cells[1].metadata["tags"] == ["remove-cell"] and page.cells[2].metadata["tags"] == ["hide-input"]
+    assert page.cells[3].outputs[0].data == {"text/html": "<b>the figure</b>"} and "widgets" not in page.metadata
+
+
+def test_a_handouts_code_carries_its_librarys_name():
+    page = website.handout("---\ncolumns: 2\n---\n# Title\n\n```python pyvene\nx = 1\n```\n\n```python\ny = 2\n```\n")
+    assert page == "# Title\n\n**pyvene**\n\n```python\nx = 1\n```\n\n```python\ny = 2\n```\n"
+
+
+def test_a_notebook_that_changed_is_run_again(tmp_path, monkeypatch):
+    kept, path = tmp_path / "kept", tmp_path / "one.ipynb"
+    kept.mkdir()
+    runs = []
+
+    def run(names):
+        runs.append(names)
+        nb = nbformat.read(path, as_version=4)
+        nb.cells[0].outputs = [new_output("stream", text="run")]
+        nbformat.write(nb, kept / path.name)
+        return 0
+
+    monkeypatch.setattr(website.notebooks, "OUT", kept)
+    monkeypatch.setattr(website.notebooks, "main", run)
+    for source, count in (("1", 1), ("1", 1), ("2", 2)):
+        nbformat.write(new_notebook(cells=[new_code_cell(source, id="a")]), path)
+        assert website.executed(path).cells[0].outputs[0].text == "run" and len(runs) == count
+    monkeypatch.setattr(website.notebooks, "main", lambda names: 1)
+    nbformat.write(new_notebook(cells=[new_code_cell("3", id="a")]), path)
+    with pytest.raises(RuntimeError, match="one.ipynb could not be run"):
+        website.executed(path)
+
+
+def test_links_that_lead_nowhere_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top"></h1><a href="b.html#there">1</a><a href="#top">2</a><a href="https://elsewhere.example">3</a>'
+        '<a href="c.html">4</a><a href="b.html#gone">5</a><a href="#gone">6</a><script src="https://cdn.example/x.js"></script>'
+        '<img src="data:image/png;base64,AA"><link rel="stylesheet" href="gone.css"><a href="folder/">7</a>'
+    )
+    (tmp_path / "b.html").write_text('<p id="there"></p>')
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "index.html").write_text("<p></p>")
+    assert website.broken(tmp_path) == [
+        "a.html fetches https://cdn.example/x.js",
+        "a.html links to #gone",
+        "a.html links to b.html#gone",
+        "a.html links to c.html",
+        "a.html links to gone.css",
+    ]
+
+
+def test_the_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("myst_nb", reason="the site needs pip install -e '.[site]'")
+    monkeypatch.setattr(website, "PAGES", tmp_path / "pages")
+    monkeypatch.setattr(website, "OUT", tmp_path / "site")
+    monkeypatch.setattr(website, "executed", lambda path: nbformat.read(path, as_version=4))  # `make site` runs them
+    assert website.main() == 0, capfd.readouterr().err
+    for page in ("index", "notebooks/steering_workshop", "handouts/rosetta", "handouts/larger-models", "api/hooks"):
+        text = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
+        assert "furo" in text and "<h1>" in text
+    hooks = (tmp_path / "site" / "api" / "hooks.html").read_text(encoding="utf-8")
+    assert 'id="interp_helpers.hooks.record"' in hooks and "Parameters" in hooks
+    exported = [getattr(interp_helpers, name) for name in interp_helpers.__all__]
+    names = {f"{one.__module__}.{one.__qualname__}" for one in exported if callable(one)}
+    shown = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site" / "api").glob("*.html"))
+    assert {name for name in names if f'id="{name}"' not in shown} == set(), "public names without a page"
+
+
+def test_a_warning_stops_it(tmp_path, monkeypatch):
+    pytest.importorskip("myst_nb", reason="the site needs pip install -e '.[site]'")
+    monkeypatch.setattr(website, "PAGES", tmp_path / "pages")
+    monkeypatch.setattr(website, "OUT", tmp_path / "site")
+    monkeypatch.setattr(website, "put_together", lambda: None)
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "conf.py").write_text('extensions = ["myst_nb"]\n')
+    (tmp_path / "pages" / "index.md").write_text("# Title\n\n[nowhere](nowhere.md)\n")
+    assert website.main() == 1
