@@ -1,21 +1,202 @@
-"""Where steering vectors come from: what stands for a text, the direction between two sets of texts, and a trained one."""
+"""Where steering vectors come from: the direction between two sets of texts, what texts leave behind in what is read after them, and a
+trained one. The three functions are `SteeringVector`'s: it is the class that they take first and make vectors of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from ..edits import add
 from ..engine import frozen, require_gradients
-from ..hooks import record
-from ..models import LanguageModel
+from ..hooks import intervene, record
+from ..models import LanguageModel, as_ints
 from ..sites import Site
 
+if TYPE_CHECKING:
+    from .vector import SteeringVector
+
 ROWS = 32  # texts per forward
+
+
+def from_contrast(
+    cls: type[SteeringVector],
+    lm: LanguageModel,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    layer: int | Sequence[int],
+    pooling: str | tuple[str, int] = "mean",
+    normalize: bool = True,
+    *,
+    component: str = "block_output",
+    name: str = "",
+) -> SteeringVector | list[SteeringVector]:
+    """The direction between two sets of texts: the difference of their means (Rimsky et al. 2024, section 3).
+
+    Args:
+        lm: the model.
+        positive, negative: texts that have what the vector is for, and texts that lack it; best alike in all else.
+        layer: one, or several, which gives a list of vectors from one pass.
+        pooling: what stands for a text: the "mean" over its tokens, its "last" token, or ("window", k), the mean of its
+            last k; the first token is left out.
+        normalize: a direction of unit length, whose strength is in units of the residual norm; otherwise the difference
+            as it is, and strength counts multiples of it (as in Rimsky et al. 2024).
+        component: where it is read and applied.
+        name: what to call it.
+
+    Raises:
+        ValueError: no texts, a text of one token, an unknown pooling, or a component that is split by heads.
+    """
+    sites = [Site(component, one) for one in as_ints(layer)]
+    having, lacking = (pooled(lm, texts, sites, pooling) for texts in (positive, negative))
+    differences = [a.mean(0) - b.mean(0) for a, b in zip(having, lacking, strict=True)]
+    about = {"method": "mean", "pooling": list(pooling) if isinstance(pooling, tuple) else pooling}
+    return _vectors(cls, lm, differences, sites, positive, negative, normalize, name, about, layer)
+
+
+def from_context(
+    cls: type[SteeringVector],
+    lm: LanguageModel,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    stubs: Sequence[str],
+    layer: int | Sequence[int],
+    *,
+    cues: Sequence[str] = (),
+    contexts: int = 12,
+    normalize: bool = True,
+    component: str = "block_output",
+    name: str = "",
+    seed: int = 0,
+) -> SteeringVector | list[SteeringVector]:
+    """The direction that texts leave behind in what is read *after* them: the same short stub follows two texts of one set,
+    or two of the other, and only the stub's tokens are compared, so that their own words cancel out.
+
+    Args:
+        lm, normalize, component, name: as for `from_contrast`; so is `layer`.
+        positive, negative: texts, two of which, drawn at random, make a context.
+        stubs: beginnings of sentences that say nothing of the matter ("In the morning I"): the mean over their tokens.
+        cues: beginnings after which it is the natural next word ("I live in", for a city): their last token, where
+            the model is about to say it. The two differences, brought to unit length, are added.
+        contexts: how many contexts of each kind stand before each stub.
+        seed: of the drawing.
+
+    Raises:
+        ValueError: fewer than two texts in a set, no stub, or a single text where a list was expected.
+    """
+    for texts in filter(len, (positive, negative, stubs, cues)):
+        require_texts(texts)
+    if min(len(positive), len(negative)) < 2 or not stubs:
+        raise ValueError(
+            f"A context takes two texts of a set, and a stub follows: got {len(positive)} and {len(negative)} texts and "
+            f"{len(stubs)} stubs."
+        )
+    sites = [Site(component, one) for one in as_ints(layer)]
+    generator = torch.Generator().manual_seed(seed)
+
+    def after(texts: Sequence[str], beginnings: Sequence[str], last_only: bool) -> list[Tensor]:
+        prompts, lengths = [], []
+        for stub in beginnings:
+            for _ in range(contexts):
+                first, second = torch.randperm(len(texts), generator=generator)[:2].tolist()
+                context = f"{texts[first]} {texts[second]}"
+                prompts.append(f"{context} {stub}")
+                lengths.append(1 if last_only else len(lm.tokens(prompts[-1])[0]) - len(lm.tokens(context)[0]))
+        return [acts.mean(0) for acts in pooled(lm, prompts, sites, lengths)]
+
+    def differences(beginnings: Sequence[str], last_only: bool) -> list[Tensor]:
+        having, lacking = (after(texts, beginnings, last_only) for texts in (positive, negative))
+        return [a - b for a, b in zip(having, lacking, strict=True)]
+
+    directions = differences(stubs, False)
+    if cues:
+        at_cues = differences(cues, True)
+        directions = [_unit(one) + _unit(other) for one, other in zip(directions, at_cues, strict=True)]
+    about = {"method": "context", "stubs": list(stubs), "cues": list(cues), "contexts": contexts, "seed": seed}
+    return _vectors(cls, lm, directions, sites, positive, negative, normalize, name, about, layer)
+
+
+def train(
+    cls: type[SteeringVector],
+    lm: LanguageModel,
+    texts: Sequence[str | tuple[str, str]],
+    layer: int | Sequence[int],
+    *,
+    steps: int = 60,
+    batch_size: int = 12,
+    lr: float = 0.05,
+    strength: float = 0.5,
+    component: str = "block_output",
+    name: str = "",
+    seed: int = 0,
+) -> SteeringVector | list[SteeringVector]:
+    """The vector under which the model finds given texts likeliest, by gradient descent (Subramani et al. 2022; Cao et
+    al. 2024), of a norm that is bounded.
+
+    Args:
+        lm, component, name: as for `from_contrast`.
+        texts: what the steered model should write; a (prompt, continuation) pair counts the continuation alone.
+        layer: where it is added; several layers give a list of vectors, trained together and meant to act together.
+        steps, batch_size, lr: of Adam; the vector is in units of the residual norm.
+        strength: the largest norm of each, in the same units; the norm reached becomes the vector's own strength.
+        seed: of the batches.
+
+    Raises:
+        ValueError: no texts, layers or steps, a single text, a text with nothing to predict, a strength that is not positive, or a
+            component that is split by heads; or inside `torch.inference_mode`.
+    """
+    layers = as_ints(layer)
+    if not texts or not layers or strength <= 0 or steps < 1:
+        raise ValueError(
+            f"train needs texts, layers, steps and a positive strength, and got {len(texts)} texts, layers {layers}, {steps} steps "
+            f"and {strength}."
+        )
+    require_texts(texts)
+    require_gradients()
+    sites = [Site(component, one) for one in layers]
+    require_whole(lm, sites)
+    plain = [text if isinstance(text, str) else "".join(text) for text in texts]
+    rows = [lm.tokens(text)[0] for text in plain]
+    starts = [1 if isinstance(text, str) or not text[0] else len(lm.tokens(text[0])[0]) for text in texts]
+    for text, row, start in zip(texts, rows, starts, strict=True):
+        if len(row) <= start:
+            raise ValueError(
+                f"There is no token to learn from in {text!r}: give a text of two tokens, or a continuation, at least."
+            )
+    scales = residual_norms(lm, plain, sites)
+    steered = [Site(component, one, slice(1, None)) for one in layers]  # all tokens but the first
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.zeros(len(sites), sites[0].place(lm).shape[-1], device=lm.device, requires_grad=True)
+    optimizer = torch.optim.Adam([vectors], lr=lr)
+    losses = []
+    with frozen(lm.model), torch.enable_grad():
+        for _ in tqdm(range(steps), desc="training a steering vector", leave=False):
+            batch = torch.randperm(len(rows), generator=generator)[:batch_size].tolist()
+            tokens = lm.tokens([rows[i] for i in batch])
+            with intervene(lm, *[add(*each) for each in zip(steered, vectors, scales, strict=True)]):
+                logits = lm(tokens, grad=True)
+            columns, begin = torch.arange(tokens.shape[1]), torch.tensor([starts[i] for i in batch])
+            own = tokens.attention_mask.bool() & (columns >= begin[:, None]).to(lm.device)
+            loss = cross_entropy(logits[:, :-1][own[:, 1:]].float(), tokens[:, 1:][own[:, 1:]])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                vectors *= (strength / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+            losses.append(loss.item())
+    about = {"method": "trained", "layers": layers, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+    about |= {"loss": [losses[0], losses[-1]], "texts": len(texts), "hash": contrast_hash(plain, [])}
+    made = [
+        cls(_unit(v), site.layer, component, name, lm.name, scale, strength=v.norm().item(), provenance=about)
+        for v, site, scale in zip(vectors.detach(), sites, scales, strict=True)
+    ]
+    return _as_asked(made, layer)
 
 
 def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooling) -> list[Tensor]:
@@ -62,15 +243,10 @@ def require_whole(lm: LanguageModel, sites: Sequence[Site]) -> None:
     """Refuse sites where a steering vector can't act.
 
     Raises:
-        ValueError: a component that is split per head, or attention_weight; or the model has no such layer.
+        ValueError: a component that is split per head, or the model has no such layer.
     """
     for site in sites:
-        if site.component == "attention_weight":
-            raise ValueError(
-                "attention_weight can be recorded and not edited, so no vector steers there: choose a whole component, such "
-                "as block_output."
-            )
-        if len(site.place(lm).shape) > 1:
+        if site.component == "attention_weight" or len(site.place(lm).shape) > 1:
             raise ValueError(
                 f"{site.component!r} is split per head, and a steering vector is one direction: choose a whole component, such as "
                 "block_output."
@@ -89,89 +265,6 @@ def residual_norms(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site
     return (totals / count).tolist()
 
 
-def contrast_direction(positive: Tensor, negative: Tensor, method: str) -> Tensor:
-    """The direction (d,) from one set of activations (n, d) to another (m, d), as `SteeringVector.from_contrast` has it."""
-    difference = positive.mean(0) - negative.mean(0)
-    if method == "mean":
-        return difference
-    if method == "pca":
-        if len(positive) != len(negative):
-            raise ValueError(
-                f'method="pca" takes pairs of texts, in order, and got {len(positive)} positive and {len(negative)} negative '
-                'ones: give as many of each, or take method="mean".'
-            )
-        first = torch.linalg.svd(positive - negative, full_matrices=False).Vh[0]
-        return first * torch.sign(first @ difference)  # a component has no sign of its own
-    if method == "probe":
-        return _probe(positive, negative)
-    raise ValueError(f"method={method!r} is unknown: choose 'mean', 'pca' or 'probe'.")
-
-
-def trained(
-    lm: LanguageModel,
-    texts: Sequence[str | tuple[str, str]],
-    adding: Callable[[Tensor], AbstractContextManager],
-    shape: tuple[int, int],
-    steps: int,
-    batch_size: int,
-    lr: float,
-    longest: float,
-    seed: int,
-) -> tuple[Tensor, list[float]]:
-    """The vectors (count, d) of this shape, each of norm `longest` at most, under which the texts are likeliest while
-    `adding(vectors)` lasts; and the loss, nats a token, at each step."""
-    require_texts(texts)
-    require_gradients()
-    rows, prompts = [], []
-    for text in texts:
-        prompt, rest = ("", text) if isinstance(text, str) else text
-        rows.append(lm.tokens(prompt + rest)[0])
-        prompts.append(len(lm.tokens(prompt)[0]) if prompt else 1)
-        if len(rows[-1]) <= prompts[-1]:
-            raise ValueError(
-                f"There is no token to learn from in {text!r}: give a text of two tokens, or a continuation, at least."
-            )
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.zeros(shape, device=lm.device, requires_grad=True)
-    optimizer = torch.optim.Adam([vectors], lr=lr)
-    losses = []
-    with frozen(lm.model), torch.enable_grad():
-        for _ in tqdm(range(steps), desc="training a steering vector", leave=False):
-            batch = torch.randperm(len(rows), generator=generator)[:batch_size].tolist()
-            tokens = lm.tokens([rows[i] for i in batch])
-            with adding(vectors):
-                logits = lm(tokens, grad=True)
-            columns, starts = torch.arange(tokens.shape[1]), torch.tensor([prompts[i] for i in batch])
-            own = tokens.attention_mask.bool() & (columns >= starts[:, None]).to(lm.device)
-            loss = cross_entropy(logits[:, :-1][own[:, 1:]].float(), tokens[:, 1:][own[:, 1:]])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                vectors *= (longest / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
-            losses.append(loss.item())
-    return vectors.detach(), losses
-
-
-def _probe(positive: Tensor, negative: Tensor) -> Tensor:
-    """The weights (d,) of a logistic regression, in the activations' own units."""
-    x = torch.cat([positive, negative])
-    y = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))])
-    centre, spread = x.mean(0), x.std(0).clamp(min=1e-6)
-    x = (x - centre) / spread
-    weight, bias = torch.zeros(x.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = binary_cross_entropy_with_logits(x @ weight + bias, y) + 0.01 * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    return weight.detach() / spread
-
-
 def _counts(pooling, lengths: list[int]) -> list[int]:
     match pooling:
         case "mean":
@@ -183,3 +276,31 @@ def _counts(pooling, lengths: list[int]) -> list[int]:
         case [*counts] if len(counts) == len(lengths) and all(isinstance(count, int) for count in counts):
             return counts
     raise ValueError(f"pooling={pooling!r} is unknown: choose 'mean', 'last', or ('window', k) with k of 1 or more.")
+
+
+def contrast_hash(positive: Sequence[str], negative: Sequence[str]) -> str:
+    """Sixteen hexadecimal digits that tell whether two vectors were built from the same texts."""
+    return hashlib.sha256(json.dumps([list(positive), list(negative)]).encode()).hexdigest()[:16]
+
+
+def _vectors(cls, lm, directions, sites, positive, negative, normalize, name, about, layer):
+    """The vectors of directions, a site each, in the form in which `layer` was given."""
+    scales = residual_norms(lm, negative, sites) if normalize else [1.0] * len(sites)
+    about = about | {"texts": [len(positive), len(negative)], "hash": contrast_hash(positive, negative)}
+    made = [
+        cls(_unit(v) if normalize else v, site.layer, site.component, name, lm.name, scale, provenance=about)
+        for v, site, scale in zip(directions, sites, scales, strict=True)
+    ]
+    return _as_asked(made, layer)
+
+
+def _as_asked(made: list[SteeringVector], layer) -> SteeringVector | list[SteeringVector]:
+    """The list where several layers were asked for, its only vector where one was."""
+    several = hasattr(layer, "__iter__") and getattr(layer, "ndim", 1)  # a tensor of one number has no axis
+    return made if several else made[0]
+
+
+def _unit(difference: Tensor) -> Tensor:
+    if not difference.any():
+        raise ValueError("The direction is zero: at this site the two sets of texts don't differ.")
+    return difference / difference.norm()

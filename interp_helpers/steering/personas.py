@@ -22,8 +22,9 @@ from importlib import resources
 from pathlib import Path
 
 from ..models import LanguageModel, cache_folder
+from .build import contrast_hash
 from .strengths import layer_sweep
-from .vector import SteeringVector, contrast_hash
+from .vector import SteeringVector
 
 
 @dataclass(frozen=True)

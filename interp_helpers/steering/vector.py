@@ -15,7 +15,6 @@ what it costs in coherence.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import numbers
@@ -31,9 +30,9 @@ from torch import Tensor
 
 from ..edits import add, clamp
 from ..hooks import Edit, intervene
-from ..models import LanguageModel, Spots, as_ints
+from ..models import LanguageModel, Spots
 from ..sites import Site
-from .build import contrast_direction, pooled, require_texts, require_whole, residual_norms, trained
+from . import build
 
 MODES = ("add", "clamp")
 WHERE = ("everywhere", "prompt", "new")
@@ -86,201 +85,9 @@ class SteeringVector:
         for name, value in plain.items():
             object.__setattr__(self, name, value)
 
-    # -- build ----------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_contrast(
-        cls,
-        lm: LanguageModel,
-        positive: Sequence[str],
-        negative: Sequence[str],
-        layer: int | Sequence[int],
-        pooling: str | tuple[str, int] = "mean",
-        normalize: bool = True,
-        *,
-        method: str = "mean",
-        component: str = "block_output",
-        name: str = "",
-    ) -> SteeringVector | list[SteeringVector]:
-        """The direction between two sets of texts.
-
-        Args:
-            lm: the model.
-            positive, negative: texts that have what the vector is for, and texts that lack it; best alike in all else.
-            layer: one, or several, which gives a list of vectors from one pass.
-            pooling: what stands for a text: the "mean" over its tokens, its "last" token, or ("window", k), the mean of its
-                last k; the first token is left out.
-            normalize: a direction of unit length, whose strength is in units of the residual norm; otherwise the difference
-                as it is, and strength counts multiples of it (as in Rimsky et al. 2024).
-            method: "mean", the difference of means (Rimsky et al. 2024, section 3); "pca", the first principal component of the
-                differences of pairs, about zero (Zou et al. 2023, section 3.1), for which texts are paired in order; "probe",
-                the weights of a logistic regression that tells the two sets apart.
-            component: where it is read and applied.
-            name: what to call it.
-
-        Raises:
-            ValueError: no texts, a text of one token, unpaired texts for "pca", an unknown pooling or method, or a
-                component that is split by heads or can't be edited.
-        """
-        layers = as_ints(layer)
-        sites = [Site(component, one) for one in layers]
-        having, lacking = (pooled(lm, texts, sites, pooling) for texts in (positive, negative))
-        provenance = {
-            "method": method,
-            "pooling": list(pooling) if isinstance(pooling, tuple) else pooling,
-            "texts": [len(positive), len(negative)],
-            "hash": contrast_hash(positive, negative),
-        }
-        directions = [contrast_direction(a, b, method) for a, b in zip(having, lacking, strict=True)]
-        made = cls._made(lm, directions, sites, normalize, name, negative, provenance)
-        return _as_asked(made, layer)
-
-    @classmethod
-    def from_context(
-        cls,
-        lm: LanguageModel,
-        positive: Sequence[str],
-        negative: Sequence[str],
-        stubs: Sequence[str],
-        layer: int | Sequence[int],
-        *,
-        cues: Sequence[str] = (),
-        contexts: int = 12,
-        normalize: bool = True,
-        component: str = "block_output",
-        name: str = "",
-        seed: int = 0,
-    ) -> SteeringVector | list[SteeringVector]:
-        """The direction that texts leave behind in what is read *after* them: the same short stub follows two texts of one set,
-        or two of the other, and only the stub's tokens are compared, so that their own words cancel out.
-
-        Args:
-            lm, normalize, component, name: as for `from_contrast`; so is `layer`.
-            positive, negative: texts, two of which, drawn at random, make a context.
-            stubs: beginnings of sentences that say nothing of the matter ("In the morning I"): the mean over their tokens.
-            cues: beginnings after which it is the natural next word ("I live in", for a city): their last token, where
-                the model is about to say it. The two differences, brought to unit length, are added.
-            contexts: how many contexts of each kind stand before each stub.
-            seed: of the drawing.
-
-        Raises:
-            ValueError: fewer than two texts in a set, no stub, or a single text where a list was expected.
-        """
-        for texts in filter(len, (positive, negative, stubs, cues)):
-            require_texts(texts)
-        if min(len(positive), len(negative)) < 2 or not stubs:
-            raise ValueError(
-                f"A context takes two texts of a set, and a stub follows: got {len(positive)} and {len(negative)} texts and "
-                f"{len(stubs)} stubs."
-            )
-        layers = as_ints(layer)
-        sites = [Site(component, one) for one in layers]
-        generator = torch.Generator().manual_seed(seed)
-
-        def after(texts: Sequence[str], beginnings: Sequence[str], last_only: bool) -> list[Tensor]:
-            prompts, lengths = [], []
-            for stub in beginnings:
-                for _ in range(contexts):
-                    first, second = torch.randperm(len(texts), generator=generator)[:2].tolist()
-                    context = f"{texts[first]} {texts[second]}"
-                    prompts.append(f"{context} {stub}")
-                    lengths.append(1 if last_only else len(lm.tokens(prompts[-1])[0]) - len(lm.tokens(context)[0]))
-            return [acts.mean(0) for acts in pooled(lm, prompts, sites, lengths)]
-
-        directions = []
-        pair = [after(texts, stubs, False) for texts in (positive, negative)]
-        cued = [after(texts, cues, True) for texts in (positive, negative)] if cues else None
-        for i in range(len(sites)):
-            difference = pair[0][i] - pair[1][i]
-            if cued:
-                at_cues = cued[0][i] - cued[1][i]
-                difference = _unit(difference) + _unit(at_cues)
-            directions.append(difference)
-        provenance = {
-            "method": "context",
-            "stubs": list(stubs),
-            "cues": list(cues),
-            "contexts": contexts,
-            "seed": seed,
-            "texts": [len(positive), len(negative)],
-            "hash": contrast_hash(positive, negative),
-        }
-        made = cls._made(lm, directions, sites, normalize, name, negative, provenance)
-        return _as_asked(made, layer)
-
-    @classmethod
-    def train(
-        cls,
-        lm: LanguageModel,
-        texts: Sequence[str | tuple[str, str]],
-        layer: int | Sequence[int],
-        *,
-        steps: int = 60,
-        batch_size: int = 12,
-        lr: float = 0.05,
-        strength: float = 0.5,
-        component: str = "block_output",
-        name: str = "",
-        seed: int = 0,
-    ) -> SteeringVector | list[SteeringVector]:
-        """The vector under which the model finds given texts likeliest, by gradient descent (Subramani et al. 2022; Cao et
-        al. 2024), of a norm that is bounded.
-
-        Args:
-            lm, component, name: as for `from_contrast`.
-            texts: what the steered model should write; a (prompt, continuation) pair counts the continuation alone.
-            layer: where it is added; several layers give a list of vectors, trained together and meant to act together.
-            steps, batch_size, lr: of Adam; the vector is in units of the residual norm.
-            strength: the largest norm of each, in the same units; the norm reached becomes the vector's own strength.
-            seed: of the batches.
-
-        Raises:
-            ValueError: no texts, layers or steps, a single text, a text with nothing to predict, a strength that is not positive, or a
-                component that is split by heads or can't be edited; or inside `torch.inference_mode`.
-        """
-        layers = as_ints(layer)
-        if not texts or not layers or strength <= 0 or steps < 1:
-            raise ValueError(
-                f"train needs texts, layers, steps and a positive strength, and got {len(texts)} texts, layers {layers}, {steps} steps "
-                f"and {strength}."
-            )
-        sites = [Site(component, one) for one in layers]
-        require_whole(lm, sites)
-        plain = [text if isinstance(text, str) else "".join(text) for text in texts]
-        scales = residual_norms(lm, plain, sites)
-
-        def adding(vectors: Tensor) -> AbstractContextManager:
-            edits = [add(site, v, scale) for site, v, scale in zip(sites, vectors, scales, strict=True)]
-            return intervene(lm, *[_steer(edit, "everywhere", False) for edit in edits])
-
-        shape = len(layers), sites[0].place(lm).shape[-1]
-        found, losses = trained(lm, texts, adding, shape, steps, batch_size, lr, strength, seed)
-        provenance = {
-            "method": "trained",
-            "layers": layers,
-            "steps": steps,
-            "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-            "loss": [losses[0], losses[-1]],
-            "texts": len(texts),
-            "hash": contrast_hash(plain, []),
-        }
-        made = [
-            cls(_unit(v), site.layer, component, name, lm.name, scale, strength=v.norm().item(), provenance=provenance)
-            for v, site, scale in zip(found, sites, scales, strict=True)
-        ]
-        return _as_asked(made, layer)
-
-    @classmethod
-    def _made(
-        cls, lm, directions: Sequence[Tensor], sites: Sequence[Site], normalize: bool, name: str, texts: Sequence[str], provenance: dict
-    ) -> list[SteeringVector]:  # fmt: skip
-        scales = residual_norms(lm, texts, sites) if normalize else [1.0] * len(sites)
-        return [
-            cls(_unit(v) if normalize else v, site.layer, site.component, name, lm.name, scale, provenance=provenance)
-            for v, site, scale in zip(directions, sites, scales, strict=True)
-        ]
+    from_contrast = classmethod(build.from_contrast)
+    from_context = classmethod(build.from_context)
+    train = classmethod(build.train)
 
     def random(self, seed: int = 0) -> SteeringVector:
         """A random direction of the same length, at the same place: the control."""
@@ -398,11 +205,6 @@ class SteeringVector:
 _KEPT = ("layer", "component", "name", "model", "scale", "strength", "mode", "provenance")
 
 
-def contrast_hash(positive: Sequence[str], negative: Sequence[str]) -> str:
-    """Sixteen hexadecimal digits that tell whether two vectors were built from the same texts."""
-    return hashlib.sha256(json.dumps([list(positive), list(negative)]).encode()).hexdigest()[:16]
-
-
 def _steer(edit: Edit, where: str, keep_norm: bool) -> Edit:
     """The edit at all tokens but a prompt's first, or of those at the prompt's or the new ones alone."""
     _require("where", where, WHERE)
@@ -422,18 +224,6 @@ def _steer(edit: Edit, where: str, keep_norm: bool) -> Edit:
         return steer
 
     return Edit(edit.name, edit.site, prepare)
-
-
-def _unit(difference: Tensor) -> Tensor:
-    if not difference.any():
-        raise ValueError("The direction is zero: at this site the two sets of texts don't differ.")
-    return difference / difference.norm()
-
-
-def _as_asked(made: list[SteeringVector], layer) -> SteeringVector | list[SteeringVector]:
-    """The list where several layers were asked for, its only vector where one was."""
-    several = hasattr(layer, "__iter__") and getattr(layer, "ndim", 1)  # a tensor of one number has no axis
-    return made if several else made[0]
 
 
 def _number(what: str, got) -> float:

@@ -74,20 +74,6 @@ def test_several_layers_come_from_one_pass_and_are_those_of_single_ones(lm):
         assert made.layer == layer
 
 
-def test_principal_component_of_differences_equals_numpys_and_points_the_way_of_the_means(lm):
-    got = SteeringVector.from_contrast(lm, WARM, COLD, 1, method="pca").direction
-    differences = (means(lm, WARM, 1, slice(1, None)) - means(lm, COLD, 1, slice(1, None))).double().numpy()
-    values, vectors = np.linalg.eigh(differences.T @ differences)
-    assert abs(float(got.double().numpy() @ vectors[:, -1])) == pytest.approx(1, abs=1e-4)
-    assert got.numpy() @ differences.mean(0) > 0
-
-
-def test_a_probe_tells_the_sets_apart_and_points_to_the_positive_one(lm):
-    probe = SteeringVector.from_contrast(lm, WARM, COLD, 1, method="probe").direction
-    warm, cold = (means(lm, texts, 1, slice(1, None)) @ probe for texts in (WARM, COLD))
-    assert warm.min() > cold.max()
-
-
 def test_a_context_vector_compares_the_same_stubs_tokens_alone(lm):
     texts = ["One text here.", "Another one.", "A third."], ["Some other words.", "Yet more of them.", "The last."]
     got = SteeringVector.from_context(lm, *texts, STUBS, 1, cues=["I live in"], contexts=3, normalize=False, seed=5)
@@ -337,8 +323,6 @@ def test_whatever_is_applied_the_model_comes_back_bit_for_bit(strength, mode, wh
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 9), "layers 0 to 2"),
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 1, "max"), "pooling='max' is unknown"),
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 1, ("window", 0)), "pooling=('window', 0) is unknown"),
-        (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 1, method="lda"), "method='lda' is unknown"),
-        (lambda lm, v: SteeringVector.from_contrast(lm, WARM[:2], COLD, 1, method="pca"), "2 positive and 3 negative"),
         (lambda lm, v: SteeringVector.from_contrast(lm, WARM, COLD, 1, component="mlp"), "no component 'mlp'"),
         (lambda lm, v: SteeringVector.from_context(lm, WARM[:1], COLD, STUBS, 1), "A context takes two texts"),
         (lambda lm, v: SteeringVector.from_context(lm, "warm", COLD, STUBS, 1), "texts was expected, one at least, and 'warm'"),
@@ -365,16 +349,14 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(lm, vector, call, senten
     assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.model.modules()) == hooks
 
 
-@pytest.mark.parametrize(
-    "component, sentence", [("query_output", "split per head"), ("attention_weight", "recorded and not edited")]
-)
-def test_a_component_that_holds_no_single_direction_is_refused(lm, component, sentence):
+@pytest.mark.parametrize("component", ["query_output", "attention_weight"])
+def test_a_component_that_holds_no_single_direction_is_refused(lm, component):
     for build in (
         lambda where: SteeringVector.from_contrast(lm, WARM, COLD, 1, **where),
         lambda where: SteeringVector.from_context(lm, WARM, COLD, STUBS, 1, **where),
         lambda where: SteeringVector.train(lm, WARM, 1, steps=1, **where),
     ):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises(ValueError, match="split per head"):
             build({"component": component})
 
 
