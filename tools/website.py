@@ -24,13 +24,13 @@ import notebooks
 ROOT = Path(__file__).resolve().parents[1]
 PAGES, OUT = ROOT / "build" / "website", ROOT / "build" / "site"
 REPOSITORY = f"https://github.com/{repository()}"
-# What the library's pages show, from the heart outwards: a title, and the modules.
+# The library's pages, from the heart outwards: a title, and what stands on it, modules or whole rooms.
 API = {
-    "models": ("Models", ["loading", "models"]),
-    "hooks": ("Sites, hooks and edits", ["hooks", "sites", "edits", "activations"]),
-    "sweeps": ("Sweeps and metrics", ["patching", "tracing", "direct", "sweeps", "metrics"]),
-    "das": ("Subspaces and DAS", ["das", "das_compare", "counterfactuals", "subspaces"]),
-    "steering": ("Steering", ["steering", "steering_scores", "steering_sweep", "persona"]),
+    "models": ("Models", ["models"]),
+    "hooks": ("Sites, hooks, edits and metrics", ["hooks", "sites", "edits", "activations", "metrics"]),
+    "sweeps": ("Sweeps", ["sweeps"]),
+    "das": ("Subspaces and DAS", ["das"]),
+    "steering": ("Steering", ["steering"]),
     "prompts": ("Prompts and facts", ["prompts"]),
     "figures": ("Figures and explorers", ["plotting", "widgets"]),
     "course": ("The course's machinery", ["course"]),
@@ -70,6 +70,13 @@ def handout(source: str) -> str:
     return re.sub(r"^```python (.+)$", r"**\1**\n\n```python", text, flags=re.MULTILINE)
 
 
+def modules_of(room: str) -> list[str]:
+    """The modules of a room that define what `from interp_helpers import …` gives; else the room itself, as it lists its names."""
+    exported = [getattr(interp_helpers, name) for name in interp_helpers.__all__]
+    homes = {one.__module__.removeprefix("interp_helpers.") for one in exported if callable(one)}
+    return sorted(home for home in homes if home.startswith(f"{room}.")) or [room]
+
+
 def public(module) -> list[str]:
     """A module's public functions and classes: its own list, or what the package exports of it."""
     exported = [
@@ -78,10 +85,10 @@ def public(module) -> list[str]:
     return [name for name in getattr(module, "__all__", exported) if callable(getattr(module, name))]
 
 
-def api_page(title: str, modules: list[str]) -> str:
+def api_page(title: str, rooms: list[str]) -> str:
     """A page of the library: each module's docstring, and its public names."""
     lines = [f"# {title}", ""]
-    for name in modules:
+    for name in [name for room in rooms for name in modules_of(room)]:
         module = importlib.import_module(f"interp_helpers.{name}")
         lines += [f"## {name}", "", "```{eval-rst}", f".. automodule:: interp_helpers.{name}", "   :no-members:", ""]
         lines += [f".. py:currentmodule:: interp_helpers.{name}", ""]
@@ -104,8 +111,8 @@ def put_together() -> None:
     for path in sorted((ROOT / "handouts").glob("*.md")):
         (PAGES / "handouts" / path.name).write_text(handout(path.read_text(encoding="utf-8")), encoding="utf-8")
         lists["handouts"].append(f"handouts/{path.stem}")
-    for name, (title, modules) in API.items():
-        (PAGES / "api" / f"{name}.md").write_text(api_page(title, modules), encoding="utf-8")
+    for name, (title, rooms) in API.items():
+        (PAGES / "api" / f"{name}.md").write_text(api_page(title, rooms), encoding="utf-8")
         lists["api"].append(f"api/{name}")
     decks = sorted((ROOT / "build" / "slides" / "html").glob("*.html"))
     for deck in decks:

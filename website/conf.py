@@ -28,6 +28,7 @@ html_title = "Glass Box"
 html_extra_path = ["_slides"]
 html_show_sphinx = False
 html_copy_source = False
+html_domain_indices = False  # the index has every name, too
 html_theme_options = {"source_repository": repository, "source_branch": "main"}
 
 nb_execution_mode = "off"  # they come executed

@@ -1,4 +1,4 @@
-"""The site: its pages are put together, built without a warning, and no link in it leads nowhere."""
+"""The site: its pages are put together, built without a warning, no link in it leads nowhere, and no page scrolls sideways."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from test_browser import SCREENSHOTS, browser  # noqa: F401
 
 import interp_helpers
 
@@ -78,21 +79,48 @@ def test_links_that_lead_nowhere_are_found(tmp_path):
     ]
 
 
-def test_the_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(tmp_path, monkeypatch, capfd):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The site, built from notebooks that aren't run (`make site` runs them)."""
     pytest.importorskip("myst_nb", reason="the site needs pip install -e '.[site]'")
-    monkeypatch.setattr(website, "PAGES", tmp_path / "pages")
-    monkeypatch.setattr(website, "OUT", tmp_path / "site")
-    monkeypatch.setattr(website, "executed", lambda path: nbformat.read(path, as_version=4))  # `make site` runs them
-    assert website.main() == 0, capfd.readouterr().err
+    folder = tmp_path_factory.mktemp("website")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(website, "PAGES", folder / "pages")
+        patch.setattr(website, "OUT", folder / "site")
+        patch.setattr(website, "executed", lambda path: nbformat.read(path, as_version=4))
+        assert website.main() == 0, "what Sphinx, or the check of the links, said stands above"
+    return folder / "site"
+
+
+def test_the_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(site):
     for page in ("index", "notebooks/steering_workshop", "handouts/rosetta", "handouts/larger-models", "api/hooks"):
-        text = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
         assert "furo" in text and "<h1>" in text
-    hooks = (tmp_path / "site" / "api" / "hooks.html").read_text(encoding="utf-8")
+    hooks = (site / "api" / "hooks.html").read_text(encoding="utf-8")
     assert 'id="interp_helpers.hooks.record"' in hooks and "Parameters" in hooks
     exported = [getattr(interp_helpers, name) for name in interp_helpers.__all__]
     names = {f"{one.__module__}.{one.__qualname__}" for one in exported if callable(one)}
-    shown = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site" / "api").glob("*.html"))
+    shown = "".join(path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html"))
     assert {name for name in names if f'id="{name}"' not in shown} == set(), "public names without a page"
+
+
+@pytest.mark.parametrize("width", [360, 800, 1200, 1440, 1600])
+def test_no_page_scrolls_sideways(browser, site, width):  # noqa: F811
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    pages = ["index", "genindex", "notebooks/01_activation_patching", "notebooks/steering_workshop"]
+    pages += ["handouts/timings", "handouts/rosetta", "api/sweeps", "_modules/interp_helpers/hooks"]
+    too_wide = {}
+    for name in pages:
+        page.goto((site / f"{name}.html").as_uri())
+        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        inside = page.evaluate("(c => c.scrollWidth - c.clientWidth)(document.querySelector('.content'))")
+        if beyond > 0 or inside > 0:
+            too_wide[name] = (beyond, inside)
+        if name in pages[:3]:
+            SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=SCREENSHOTS / f"site-{Path(name).name}-{width}.png")
+    page.close()
+    assert too_wide == {}, "pixels beyond the window, and inside the text"
 
 
 def test_a_warning_stops_it(tmp_path, monkeypatch):
