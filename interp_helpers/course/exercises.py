@@ -3,24 +3,26 @@
 An author writes the check as a function that says, with `require`, what must hold and why. The learner's
 `check(...)` turns that into *not attempted yet*, *not yet, because …* or *correct*, and never raises; `solution(...)`
 runs the very same check and does raise, so that a broken lesson fails its tests.
-
->>> @exercise("patching.last-layer", number=2, title="Where is it?", difficulty=2, minutes=6, hints=("Count from 0.",))
-... def _(answer, lm):              # after the answer: what the notebook hands over by name, check(..., lm=lm)
-...     require(answer != lm.n_layers, f"{answer} is one too far: blocks are counted from 0")
-...     return "Yes, the last one."
 """
 
 from __future__ import annotations
 
 import inspect
 import linecache
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from . import registry, store
+from . import registry
 from .attempts import blank_in
-from .render import Card, dots, folded, folded_hints, frame, minutes, paragraph, prose, short
-from .verdicts import Verdict, shown_anyway, verdict_card
+from .progress import entry, update
+from .render import Card, folded, folded_hints, frame, paragraph, prose, short
+
+LOOKS = {  # status: (kind of card, icon, word)
+    "not attempted": ("idle", "○", "Not attempted yet"),
+    "not yet": ("wait", "△", "Not yet, because"),
+    "correct": ("ok", "✓", "Correct"),
+}
 
 
 class NotYet(AssertionError):
@@ -56,6 +58,16 @@ def require_attempted(value, what: str = "what your function returns"):
     return value
 
 
+def require_returned(value):
+    """In a check: hand back what a learner's function returned, unless it is None or still holds a `...`.
+
+    >>> require_returned(3)
+    3
+    """
+    require(require_attempted(value) is not None, "your function returned None: is there a `return`?")
+    return value
+
+
 def require_number(value) -> float:
     """In a check: what a learner's function returned, as a number; a tensor of one entry is one.
 
@@ -63,15 +75,26 @@ def require_number(value) -> float:
     >>> require_number(torch.tensor([0.5]))
     0.5
     """
-    require(require_attempted(value) is not None, "your function returned None: is there a `return`?")
-    shape = tuple(getattr(value, "shape", ()))
+    shape = tuple(getattr(require_returned(value), "shape", ()))
     require(all(n == 1 for n in shape), f"one number was expected, and a tensor of shape {shape} came back")
     return float(value)
 
 
+@dataclass(frozen=True, repr=False)
+class Verdict(Card):
+    """What `check(...)` answers: `status` is 'not attempted', 'not yet' or 'correct'; `message` says why; `hints` are those shown so far.
+
+    It is the call's value, so it shows itself when the call ends a cell, and tests can read it.
+    """
+
+    status: str = ""
+    message: str = ""
+    hints: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise: what the card shows, and the function that checks an answer."""
+    """One exercise: what is said of it, and the function that checks an answer."""
 
     id: str
     number: int
@@ -82,28 +105,23 @@ class Exercise:
     function: Callable
 
     @property
-    def module(self) -> str:
-        return self.function.__module__
-
-    @property
     def heading(self) -> str:
+        """As it stands in the notebook, behind the `###`: 'Exercise 1 · Where is it?'"""
         return f"Exercise {self.number} · {self.title}"
 
     @property
     def effort(self) -> str:
-        return f"{dots(self.difficulty)} · {minutes(self.minutes)}"
+        """As it stands below the heading: '●●○ · 6 minutes'."""
+        dots = "●" * self.difficulty + "○" * (3 - self.difficulty)
+        return f"{dots} · {self.minutes:g} minute" + "s" * (self.minutes != 1)
 
     def context(self, given: dict) -> dict:
         """Of what the notebook handed over, what the check asks for. A missing one is the author's mistake."""
-        wanted = list(inspect.signature(self.function).parameters.values())[1:]
-        missing = [p.name for p in wanted if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-        missing = [name for name in missing if name not in given]
-        if missing:
+        wanted = list(inspect.signature(self.function).parameters)[1:]
+        if missing := [name for name in wanted if name not in given]:
             call = ", ".join([f"check({self.id!r}", "answer", *(f"{name}={name}" for name in missing)]) + ")"
             raise TypeError(f"the check of {self.id!r} needs {' and '.join(missing)} from the notebook: {call}")
-        if any(p.kind is p.VAR_KEYWORD for p in wanted):
-            return given
-        return {p.name: given[p.name] for p in wanted if p.name in given}
+        return {name: given[name] for name in wanted}
 
 
 def exercise(
@@ -145,16 +163,15 @@ def check(id: str, answer, **context) -> Verdict:
     Yes, that is a block.
     Done, and with it all the exercises here.
     """
-    ex = registry.find("exercise", id)
-    status, message = _judge(ex, answer, ex.context(context))
-    known = store.get("exercise", id)
+    ex, status, message = _judge(id, answer, context)
+    known = entry("exercise", id)
     shown = known.get("hints", 0)
     if status == "not yet":
         shown = min(len(ex.hints), shown + 1)
-        store.update("exercise", id, attempts=known.get("attempts", 0) + 1, hints=shown)
+        update("exercise", id, attempts=known.get("attempts", 0) + 1, hints=shown)
     elif status == "correct" and not known.get("done"):
-        store.update("exercise", id, attempts=known.get("attempts", 0) + 1, done=True)
-    return shown_anyway(verdict_card(ex, status, message, shown, _standing(ex) if status == "correct" else ""))
+        update("exercise", id, attempts=known.get("attempts", 0) + 1, done=True)
+    return _shown_anyway(_drawn(ex, status, message, shown, _standing(ex) if status == "correct" else ""))
 
 
 def passes(id: str, answer, **context) -> bool:
@@ -163,8 +180,7 @@ def passes(id: str, answer, **context) -> bool:
     >>> passes("demo.last", 30, lm=lm), passes("demo.last", 29, lm=lm)
     (False, True)
     """
-    ex = registry.find("exercise", id)
-    return _judge(ex, answer, ex.context(context))[0] == "correct"
+    return _judge(id, answer, context)[1] == "correct"
 
 
 def solution(id: str, answer, **context) -> Card:
@@ -173,8 +189,7 @@ def solution(id: str, answer, **context) -> Card:
     >>> solution("demo.last", 29, lm=lm)
     ✓ The solution passes the same check.
     """
-    ex = registry.find("exercise", id)
-    status, message = _judge(ex, answer, ex.context(context))
+    ex, status, message = _judge(id, answer, context)
     if status != "correct":
         raise AssertionError(f"the solution of {id!r} doesn't pass its own check: {status}, because {message}")
     line = "The solution passes the same check."
@@ -189,9 +204,9 @@ def hint(id: str) -> None:
     Hint 1 of 1: Count from 0.
     """
     ex = registry.find("exercise", id)
-    shown = store.get("exercise", id).get("hints", 0)
+    shown = entry("exercise", id).get("hints", 0)
     if shown < len(ex.hints):
-        store.update("exercise", id, hints=shown + 1)
+        update("exercise", id, hints=shown + 1)
         print(f"Hint {shown + 1} of {len(ex.hints)}: {ex.hints[shown]}")
     elif ex.hints:
         print(f"You have seen all the hints. The last one: {ex.hints[-1]}\nThe folded cell below holds a solution.")
@@ -199,36 +214,21 @@ def hint(id: str) -> None:
         print("This exercise has no hints. The folded cell below it holds a solution.")
 
 
-def card(id: str) -> Card:
-    """The exercise's card, to show before the task: its title, difficulty and minutes, and the hints, folded.
-
-    >>> card("demo.last")
-    Exercise 1 · Where is it?
-    ●●○ · 6 minutes
-    For a hint: hint("demo.last")
-    """
-    ex = registry.find("exercise", id)
-    done = " · done" if store.get("exercise", id).get("done") else ""
-    text = f"{ex.heading}\n{ex.effort}{done}"
-    if ex.hints:
-        text += f'\nFor a hint: hint("{id}")'
-    body = paragraph(ex.effort + done) + folded_hints(ex.hints)
-    return Card(frame("info", "✎", ex.heading, body), text)
-
-
-def _judge(ex: Exercise, answer, context: dict) -> tuple[str, str]:
-    """(status, message) of an answer: where it is blank, why it isn't right yet, or the explanation."""
+def _judge(id: str, answer, given: dict) -> tuple[Exercise, str, str]:
+    """(exercise, status, message) of an answer: where it is blank, why it isn't right yet, or the explanation."""
+    ex: Exercise = registry.find("exercise", id)
+    context = ex.context(given)
     try:
         if found := blank_in(answer):
-            return "not attempted", found
+            return ex, "not attempted", found
         praise = ex.function(answer, **context)
-        return "correct", praise if isinstance(praise, str) else ""
+        return ex, "correct", praise if isinstance(praise, str) else ""
     except (NotAttempted, NotImplementedError) as error:
-        return "not attempted", str(error) or "your code raises NotImplementedError"
+        return ex, "not attempted", str(error) or "your code raises NotImplementedError"
     except NotYet as error:
-        return "not yet", str(error)
+        return ex, "not yet", str(error)
     except Exception as error:
-        return "not yet", _crash(error, answer, ex.function.__code__)
+        return ex, "not yet", _crash(error, answer, ex.function.__code__)
 
 
 def _crash(error: Exception, answer, check_code) -> str:
@@ -262,9 +262,49 @@ def _described(answer) -> str:
 def _standing(ex: Exercise) -> str:
     """How far the learner is in this notebook: 'Done, go on. That makes 2 of 5 exercises here.'"""
     prefix = ex.id.split(".")[0] + "."
-    here = [id for id in registry.loaded("exercise") if id.startswith(prefix)]
-    kept = store.read()["exercise"]
-    done = sum(bool(kept.get(id, {}).get("done")) for id in here)
+    here = [id for id in registry.everything("exercise") if id.startswith(prefix)]
+    done = sum(bool(entry("exercise", id).get("done")) for id in here)
     if done == len(here):
         return "Done, and with it all the exercises here."
     return f"Done, go on. That makes {done} of {len(here)} exercises here."
+
+
+def _drawn(exercise: Exercise, status: str, message: str, shown: int, standing: str = "") -> Verdict:
+    """Draw the verdict on `exercise`. `shown` hints are open, the others folded inside one another."""
+    kind, icon, word = LOOKS[status]
+    hints = exercise.hints[:shown] if status == "not yet" else ()
+    blank = f"{message[:1].upper()}{message[1:]}. Fill it in and run the cell again."
+    says = blank if status == "not attempted" else message
+    text = [f"{icon} {word} · {exercise.heading}", says, standing]
+    if status == "not yet":
+        text = [f"{icon} {word} {message}", exercise.heading]
+    body = paragraph(says) + paragraph(standing)
+    if status != "correct":
+        body += folded_hints(exercise.hints, opened=len(hints))
+        text += [f"Hint {i} of {len(exercise.hints)}: {hint}" for i, hint in enumerate(hints, start=1)]
+        if len(hints) < len(exercise.hints):
+            text.append(f'For {"another" if hints else "a"} hint: hint("{exercise.id}")')
+    aside = f"{prose(exercise.heading)} · {exercise.effort}"
+    return Verdict(
+        html=frame(kind, icon, word, body, aside),
+        text="\n".join(line for line in text if line),
+        metadata={"glassbox": {"exercise": exercise.id, "status": status, "message": message}},
+        status=status,
+        message=message,
+        hints=hints,
+    )
+
+
+def _shown_anyway(verdict: Verdict) -> Verdict:
+    """In IPython, show the verdict when its cell has run, unless it is what the cell ends in, which IPython shows by itself."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    if shell:
+
+        def cell_has_run(result) -> None:
+            shell.events.unregister("post_run_cell", cell_has_run)
+            if result.result is not verdict:
+                ipython.display.display(verdict)
+
+        shell.events.register("post_run_cell", cell_has_run)
+    return verdict

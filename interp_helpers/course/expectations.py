@@ -2,9 +2,6 @@
 
 On a model whose behaviour was measured a claim that fails is an error, so that a lesson and its numbers can't drift
 apart. On any other model it is a finding: the reader is told, and the notebook goes on.
-
->>> expect(best_layer == 23, "the hand-over is at block 23", lm=lm)
-✓ as measured: the hand-over is at block 23
 """
 
 from __future__ import annotations
@@ -18,15 +15,6 @@ class NotAsMeasured(NotYet):
     """An AssertionError in a cell; in an exercise's check, 'not yet'."""
 
 
-def measured(lm) -> bool:
-    """Was this model's behaviour measured when the lessons were written?
-
-    >>> measured(lm)
-    True
-    """
-    return any(name in lm.name for name in MEASURED)
-
-
 def expect(condition: object, claim: str, *, lm=None) -> None:
     """Hold `claim` against `condition`. Failing is an AssertionError on a measured model, a printed line elsewhere. Without
     `lm` the claim is of something that doesn't depend on the model, such as a network that the notebook trains.
@@ -34,10 +22,10 @@ def expect(condition: object, claim: str, *, lm=None) -> None:
     >>> expect(lm.n_layers == 30, "the model has thirty blocks", lm=lm)
     ✓ as measured: the model has thirty blocks
     """
+    hard = lm is None or any(name in lm.name for name in MEASURED)
     if condition:
-        print(f"✓ as measured: {claim}" if lm is None or measured(lm) else f"✓ on {lm.name} too: {claim}")
-    elif lm is None or measured(lm):
-        where = "here" if lm is None else f"on {lm.name}"
-        raise NotAsMeasured(f"measured {where}, and this run disagrees: {claim}")
+        print(f"✓ as measured: {claim}" if hard else f"✓ on {lm.name} too: {claim}")
+    elif hard:
+        raise NotAsMeasured(f"measured {'on ' + lm.name if lm else 'here'}, and this run disagrees: {claim}")
     else:
         print(f"On {lm.name} this does not hold: {claim}. The text describes another model; trust your own numbers.")

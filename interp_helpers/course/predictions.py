@@ -2,32 +2,28 @@
 
 The guess is kept in the progress file. Nothing ever waits for it: *Run All* goes past, and `reveal` then says that
 there was none.
-
->>> predict("patching.share", "How much of the effect comes back?", low=0, high=100, unit="%")
->>> reveal("patching.share", 87, "Attention at block 23 has copied the fact to the last token by then.")
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..plotting import mimebundle
-from . import store
-from .render import Card, frame, html_table, paragraph, plain_table, prose
+from ..plotting import Live
+from .progress import entry, update
+from .render import Card, frame, paragraph, prose, table
 
 
-class Prediction:
+class Prediction(Live):
     """What `predict` displays: the question and a way to answer it. `widget` is the live form of it."""
 
     def __init__(self, id: str, question: str, choices: tuple, low, high, unit: str):
         self.id, self.question, self.choices, self.low, self.high, self.unit = id, question, choices, low, high, unit
         self.trouble = ""
-        self._widget = None
 
     @property
     def kept(self):
         """The prediction on record, if it still is an answer to this question; else None."""
-        answer = store.get("prediction", self.id).get("answer")
+        answer = entry("prediction", self.id).get("answer")
         return answer if answer is not None and self.understood(answer) == answer else None
 
     def understood(self, answer):
@@ -47,7 +43,7 @@ class Prediction:
             self.trouble = f"Please answer with {self.wanted}."
             return False
         self.trouble = ""
-        store.update("prediction", self.id, answer=value, unit=self.unit, question=self.question)
+        update("prediction", self.id, answer=value, unit=self.unit, question=self.question)
         return True
 
     @property
@@ -67,24 +63,56 @@ class Prediction:
         return f"You predict: {shown(self.kept, self.unit)}. It is kept; the result comes below."
 
     @property
-    def widget(self):
-        self._widget = self._widget or _form(self)
-        return self._widget
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        how = f'predict("{self.id}", …, answer=…)'
+    def html(self) -> str:
         options = "".join(f"<li>{prose(str(choice))}</li>" for choice in self.choices)
-        body = paragraph(self.question) + (
-            f'<ol style="list-style-type:lower-alpha;margin:.2em 0">{options}</ol>' if options else ""
-        )
+        how = f'predict("{self.id}", …, answer=…)'
+        body = paragraph(self.question)
+        body += f'<ol style="list-style-type:lower-alpha;margin:.2em 0">{options}</ol>' if options else ""
         body += paragraph(self.status or f"Think of {self.wanted} before you read on. In a running notebook: `{how}`")
-        return mimebundle(lambda: self.widget, frame("info", "?", "Predict first", body), repr(self))
+        return frame("info", "?", "Predict first", body)
 
     def __repr__(self) -> str:
         lines = [f"? Predict first: {self.question}"]
         lines += [f"   {letter(i)}) {choice}" for i, choice in enumerate(self.choices)]
         answer_with = "" if self.choices else f"{self.wanted}: "
         return "\n".join([*lines, self.status or f'{answer_with}predict("{self.id}", …, answer=…)'])
+
+    def _form(self):
+        """The question, a control, a button that locks the answer in (and opens it again), and what was said."""
+        import ipywidgets as w
+
+        kept = self.kept
+        wide = w.Layout(width="max-content", max_width="100%")
+        if self.choices:
+            control = w.RadioButtons(options=list(self.choices), value=kept, layout=wide)
+        elif self.low is None:
+            control = w.Text(value="" if kept is None else str(kept), placeholder="your prediction")
+        else:
+            whole = isinstance(self.low, int) and isinstance(self.high, int)
+            low, high = self.low, self.high
+            middle = (low + high) // 2 if whole else (low + high) / 2
+            start = middle if kept is None else int(kept) if whole else kept
+            kind, extra = (w.IntSlider, {}) if whole else (w.FloatSlider, {"step": (high - low) / 100})
+            control = kind(value=start, min=low, max=high, description=self.unit, **extra)
+        button = w.Button(layout=wide)
+        said = w.HTML()
+
+        def refresh() -> None:
+            control.disabled = self.kept is not None and not button.reopened
+            button.description = "change my prediction" if control.disabled else "lock in my prediction"
+            said.value = f'<div role="status" class="glassbox-predicted">{prose(self.status)}</div>'
+
+        def pressed(_) -> None:
+            if control.disabled:
+                button.reopened = True
+            else:
+                button.reopened = not self.lock(control.value)
+            refresh()
+
+        button.reopened = False
+        button.on_click(pressed)
+        refresh()
+        return w.VBox([w.HTML(f"<strong>Predict first.</strong> {prose(self.question)}"), control, button, said])
 
 
 def predict(
@@ -119,7 +147,7 @@ def reveal(id: str, measured, explanation: str = "") -> Card:
     Your prediction was 47 percentage points too low.
     The patched token carries the city.
     """
-    kept = store.get("prediction", id)
+    kept = entry("prediction", id)
     unit = kept.get("unit", "")
     try:
         measured = measured.item()  # a tensor's or an array's only number
@@ -131,8 +159,9 @@ def reveal(id: str, measured, explanation: str = "") -> Card:
     else:
         note = _compared(kept["answer"], measured, unit)
         rows = [["your prediction", "measured"], [shown(kept["answer"], unit), shown(measured, unit)]]
-    body = html_table(rows) + paragraph(note) + paragraph(explanation)
-    text = ["→ Prediction and result", plain_table(rows), note, explanation]
+    html, plain = table(rows)
+    body = html + paragraph(note) + paragraph(explanation)
+    text = ["→ Prediction and result", plain, note, explanation]
     return Card(frame("info", "→", "Prediction and result", body), "\n".join(line for line in text if line))
 
 
@@ -168,41 +197,3 @@ def _compared(predicted, measured, unit: str) -> str:
     side = "high" if guess > result else "low"
     by = "percentage points" if unit == "%" else unit  # 47 % too low would be another thing
     return f"Your prediction was {shown(abs(guess - result), by)} too {side}."
-
-
-def _form(prediction: Prediction):
-    """The question, a control, a button that locks the answer in (and opens it again), and what was said."""
-    import ipywidgets as w
-
-    kept = prediction.kept
-    wide = w.Layout(width="max-content", max_width="100%")
-    if prediction.choices:
-        control = w.RadioButtons(options=list(prediction.choices), value=kept, layout=wide)
-    elif prediction.low is None:
-        control = w.Text(value="" if kept is None else str(kept), placeholder="your prediction")
-    else:
-        whole = isinstance(prediction.low, int) and isinstance(prediction.high, int)
-        low, high = prediction.low, prediction.high
-        middle = (low + high) // 2 if whole else (low + high) / 2
-        start = middle if kept is None else int(kept) if whole else kept
-        kind, extra = (w.IntSlider, {}) if whole else (w.FloatSlider, {"step": (high - low) / 100})
-        control = kind(value=start, min=low, max=high, description=prediction.unit, **extra)
-    button = w.Button(layout=wide)
-    said = w.HTML()
-
-    def refresh() -> None:
-        control.disabled = prediction.kept is not None and not button.reopened
-        button.description = "change my prediction" if control.disabled else "lock in my prediction"
-        said.value = f'<div role="status" class="glassbox-predicted">{prose(prediction.status)}</div>'
-
-    def pressed(_) -> None:
-        if control.disabled:
-            button.reopened = True
-        else:
-            button.reopened = not prediction.lock(control.value)
-        refresh()
-
-    button.reopened = False
-    button.on_click(pressed)
-    refresh()
-    return w.VBox([w.HTML(f"<strong>Predict first.</strong> {prose(prediction.question)}"), control, button, said])

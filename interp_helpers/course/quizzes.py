@@ -1,24 +1,24 @@
 """Quizzes with an explanation for every choice, right or wrong.
 
-The author writes one in the notebook's module; `quiz(id)` shows it. In a running notebook the choices are buttons;
+The author writes one in the lesson's `quiz.md`; `quiz(id)` shows it. In a running notebook the choices are buttons;
 elsewhere each choice unfolds into its explanation without any kernel; in a terminal, `answers=` takes letters.
-
->>> Quiz("patching.quiz", Question("What does patching every position at one layer give?",
-...     right("The source run", "The residual stream at one layer is all that later layers read."),
-...     wrong("The layer that holds the fact", "Every layer would 'hold' it: nothing is localised.")))
->>> quiz("patching.quiz", answers=["a"])
 """
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..plotting import mimebundle
-from . import registry, store
+from ..plotting import Live
+from . import registry
 from .predictions import letter
+from .progress import entry, update
 from .render import folded, frame, paragraph, prose
+
+TITLE = "Check yourself"
+_CHOICE = re.compile(r"- \[([ x])\] (\S.*?) — (\S.*)")
 
 
 @dataclass(frozen=True)
@@ -34,74 +34,45 @@ class Choice:
         return f"{'✓ Right' if self.right else '✗ Not this one'}: {self.because}"
 
 
-def right(text: str, because: str) -> Choice:
-    """A right choice and why it is right.
-
-    >>> right("4", "Two and two are four.").feedback
-    '✓ Right: Two and two are four.'
-    """
-    return Choice(text, because, True)
-
-
-def wrong(text: str, because: str) -> Choice:
-    """A wrong choice and what speaks against it.
-
-    >>> wrong("5", "One too many.").feedback
-    '✗ Not this one: One too many.'
-    """
-    return Choice(text, because, False)
-
-
+@dataclass(frozen=True)
 class Question:
-    """A question and its choices, of which at least one is right.
+    """A question and its choices, of which at least one is right."""
 
-    >>> Question("What is 2 + 2?", right("4", "Two and two."), wrong("5", "One too many.")).text
-    'What is 2 + 2?'
-    """
+    text: str
+    choices: tuple[Choice, ...]
 
-    def __init__(self, text: str, *choices: Choice):
-        if len(choices) < 2 or not any(c.right for c in choices) or not all(c.because for c in choices):
-            raise ValueError(f"a question has two choices or more, a right one, and a reason for each: {text!r}")
-        self.text, self.choices = text, choices
-
-    def choice(self, answer) -> Choice | None:
-        """The choice with that letter, or None."""
-        return {letter(i): c for i, c in enumerate(self.choices)}.get(str(answer).strip().lower())
+    @property
+    def lettered(self) -> dict[str, Choice]:
+        """The choices by their letters."""
+        return {letter(i): choice for i, choice in enumerate(self.choices)}
 
 
+@dataclass(frozen=True)
 class Quiz:
-    """Questions under an id `<notebook>.<slug>`; making one registers it.
+    """The questions of one file, under the id `<notebook>.quiz`."""
 
-    >>> question = Question("What is 2 + 2?", right("4", "Two and two."), wrong("5", "One too many."))
-    >>> Quiz("demo.quiz", question).id
-    'demo.quiz'
-    """
-
-    def __init__(self, id: str, *questions: Question, title: str = "Check yourself"):
-        if not questions:
-            raise ValueError(f"the quiz {id!r} has no questions")
-        self.id, self.questions, self.title = id, questions, title
-        self.module = sys._getframe(1).f_globals.get("__name__")
-        registry.register("quiz", id, self)
+    id: str
+    questions: tuple[Question, ...]
 
     @property
     def kept(self) -> list[str | None]:
         """The letters on record, one a question."""
-        answers = store.get("quiz", self.id).get("answers", [])
+        answers = entry("quiz", self.id).get("answers", [])
         fits = isinstance(answers, list) and len(answers) == len(self.questions)
         return answers if fits else [None] * len(self.questions)
 
-    def score(self) -> int:
-        """How many questions are answered right."""
-        return sum(bool(c and c.right) for c in map(Question.choice, self.questions, self.kept))
+    def score(self, answers: Sequence[str | None] | None = None) -> int:
+        """How many of these answers are right; without them, of those on record."""
+        chosen = zip(self.questions, self.kept if answers is None else answers, strict=True)
+        return sum(answer in q.lettered and q.lettered[answer].right for q, answer in chosen)
 
     def record(self, number: int, answer: str) -> None:
         """Keep an answer. A question that is answered right stays so while its other choices are looked at."""
         answers = list(self.kept)
-        before = self.questions[number].choice(answers[number])
+        before = self.questions[number].lettered.get(answers[number])
         if not (before and before.right):
             answers[number] = answer
-            store.update("quiz", self.id, answers=answers)
+            update("quiz", self.id, answers=answers)
 
     @property
     def result(self) -> str:
@@ -112,63 +83,123 @@ class Quiz:
         )
 
 
-class QuizView:
+def read_quiz(id: str, path: Path) -> Quiz:
+    """Read a quiz from a file and register it. A question is a heading `## …`, and each of its choices a line
+    `- [x] choice — reason`, with the cross in a right one.
+
+    Raises:
+        ValueError: a line is something else, or a question lacks choices or a right one; the message names file and line.
+    """
+    asked: list[tuple[int, str, list[Choice]]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        choice = _CHOICE.fullmatch(line)
+        if line.startswith("## "):
+            asked.append((number, line[3:].strip(), []))
+        elif choice and asked:
+            asked[-1][2].append(Choice(choice[2], choice[3], choice[1] == "x"))
+        elif line.strip() and (asked or not line.startswith("# ")):
+            raise ValueError(
+                f"{path}, line {number}: a question (`## …`), or below one a choice (`- [x] choice — reason`, `- [ ] …`) was expected, "
+                f"and “{line}” stands there"
+            )
+    for number, text, choices in asked:
+        if len(choices) < 2 or not any(c.right for c in choices):
+            raise ValueError(
+                f"{path}, line {number}: a question has two choices or more, a right one (`- [x]`) among them: “{text}”"
+            )
+    if not asked:
+        raise ValueError(f"{path}, line 1: a quiz has a question (`## …`) or more, and none stands there")
+    quiz = Quiz(id, tuple(Question(text, tuple(choices)) for _, text, choices in asked))
+    registry.register("quiz", id, quiz)
+    return quiz
+
+
+class QuizView(Live):
     """What `quiz` displays. `widget` is its live form; `answers` are the letters to comment on in the other forms."""
 
     def __init__(self, quiz: Quiz, answers: Sequence[str | None], trouble: str = ""):
         self.quiz, self.answers, self.trouble = quiz, answers, trouble
-        self._widget = None
-
-    @property
-    def widget(self):
-        self._widget = self._widget or _form(self.quiz)
-        return self._widget
 
     @property
     def result(self) -> str:
         """The quiz's result, and that of the answers shown where these are fewer."""
-        chosen = zip(self.quiz.questions, self.answers, strict=True)
-        here = sum(bool(c and c.right) for c in (question.choice(answer) for question, answer in chosen))
+        here = self.quiz.score(self.answers)
         if here == self.quiz.score():
             return self.quiz.result
         return f"{here} of {len(self.answers)} right this time; on record: {self.quiz.result}"
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
+    @property
+    def html(self) -> str:
         body = ""
         for n, question in enumerate(self.quiz.questions):
             body += f'<div style="margin-top:.7em"><strong>{n + 1}.</strong> {prose(question.text)}</div>'
-            for i, choice in enumerate(question.choices):
-                chosen = self.answers[n] == letter(i)
-                body += folded(f"{letter(i)}) {choice.text}", prose(choice.feedback), opened=chosen)
+            for name, choice in question.lettered.items():
+                body += folded(f"{name}) {choice.text}", prose(choice.feedback), opened=self.answers[n] == name)
         body += paragraph(self.trouble) + paragraph(self.result)
-        html = frame("info", "?", self.quiz.title, body, "open a choice to see whether it is right, and why")
-        return mimebundle(lambda: self.widget, html, repr(self))
+        return frame("info", "?", TITLE, body, "open a choice to see whether it is right, and why")
 
     def __repr__(self) -> str:
-        lines = [f"? {self.quiz.title}"]
+        lines = [f"? {TITLE}"]
         for n, question in enumerate(self.quiz.questions):
             lines += ["", f"{n + 1}. {question.text}"]
-            for i, choice in enumerate(question.choices):
-                lines.append(f"   {letter(i)}) {choice.text}")
-                if self.answers[n] == letter(i):
+            for name, choice in question.lettered.items():
+                lines.append(f"   {name}) {choice.text}")
+                if self.answers[n] == name:
                     lines.append(f"      {choice.feedback}")
         letters = ", ".join('"a"' for _ in self.quiz.questions)
         lines += ["", self.trouble, self.result or f'To answer: quiz("{self.quiz.id}", answers=[{letters}])']
         return "\n".join(lines).replace("\n\n\n", "\n\n")
 
+    def _form(self):
+        """For each choice a button with its letter, its text, and, once it is pressed, its explanation below."""
+        import ipywidgets as w
+
+        quiz = self.quiz
+        result = w.HTML()
+        rows: list = [w.HTML(f"<strong>{TITLE}</strong>")]
+
+        def refresh() -> None:
+            result.value = f'<div role="status" class="glassbox-result">{prose(quiz.result)}</div>'
+
+        def row(n: int, name: str, choice: Choice) -> list:
+            layout = w.Layout(width="4.5em", flex="0 0 auto")
+            button = w.Button(description=name, tooltip=choice.text, layout=layout)
+            said = w.HTML()
+
+            def show() -> None:
+                button.icon = "check" if choice.right else "times"
+                said.value = f'<div role="status" style="margin-left:5em">{prose(choice.feedback)}</div>'
+
+            def pressed(_) -> None:
+                quiz.record(n, name)
+                show()
+                refresh()
+
+            button.on_click(pressed)
+            if quiz.kept[n] == name:
+                show()
+            return [w.HBox([button, w.HTML(prose(choice.text))]), said]
+
+        for n, question in enumerate(quiz.questions):
+            rows.append(w.HTML(f"<strong>{n + 1}.</strong> {prose(question.text)}"))
+            for name, choice in question.lettered.items():
+                rows += row(n, name, choice)
+        refresh()
+        return w.VBox([*rows, result])
+
 
 def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
     """Show the quiz with that id. `answers`, one letter a question (None: not yet), answers it in plain text.
 
-    >>> quiz("demo.quiz", answers=["b"])
+    >>> quiz("tracing.quiz", answers=["a", None, None, None, None])
     ? Check yourself
     <BLANKLINE>
-    1. What is 2 + 2?
-       a) 4
-       b) 5
-          ✗ Not this one: One too many.
-    <BLANKLINE>
-    0 of 1 right so far.
+    1. The indirect effect of a site is …
+       a) p(restored) − p(corrupted)
+          ✓ Right: With the same noise in both runs, so that only the restoration differs.
+       b) p(clean) − p(corrupted)
+    ...
+    1 of 5 right so far.
     """
     found: Quiz = registry.find("quiz", id)
     if answers is None or answers is ...:
@@ -180,45 +211,8 @@ def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
     for n, (question, answer) in enumerate(zip(found.questions, given, strict=True)):
         if answer is None:
             continue
-        if question.choice(answer) is None:
-            last = letter(len(question.choices) - 1)
-            trouble += f"Question {n + 1} has no choice {answer!r}: its choices are a to {last}. "
+        if answer not in question.lettered:
+            trouble += f"Question {n + 1} has no choice {answer!r}: its choices are a to {max(question.lettered)}. "
         else:
             found.record(n, answer)
     return QuizView(found, given, trouble.strip())
-
-
-def _form(quiz: Quiz):
-    """For each choice a button with its letter, its text, and, once it is pressed, its explanation below."""
-    import ipywidgets as w
-
-    result = w.HTML()
-    rows: list = [w.HTML(f"<strong>{prose(quiz.title)}</strong>")]
-
-    def refresh() -> None:
-        result.value = f'<div role="status" class="glassbox-result">{prose(quiz.result)}</div>'
-
-    def row(n: int, i: int, choice: Choice) -> list:
-        button = w.Button(description=letter(i), tooltip=choice.text, layout=w.Layout(width="4.5em", flex="0 0 auto"))
-        said = w.HTML()
-
-        def show() -> None:
-            button.icon = "check" if choice.right else "times"
-            said.value = f'<div role="status" style="margin-left:5em">{prose(choice.feedback)}</div>'
-
-        def pressed(_) -> None:
-            quiz.record(n, letter(i))
-            show()
-            refresh()
-
-        button.on_click(pressed)
-        if quiz.kept[n] == letter(i):
-            show()
-        return [w.HBox([button, w.HTML(prose(choice.text))]), said]
-
-    for n, question in enumerate(quiz.questions):
-        rows.append(w.HTML(f"<strong>{n + 1}.</strong> {prose(question.text)}"))
-        for i, choice in enumerate(question.choices):
-            rows += row(n, i, choice)
-    refresh()
-    return w.VBox([*rows, result])

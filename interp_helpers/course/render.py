@@ -2,9 +2,6 @@
 
 A `Card` carries both, so that a notebook shows the first and a terminal the second. The HTML takes its text colour
 from the page and lays translucent colours over it (light and dark themes), and says in words what a colour says.
-
->>> Card(html=frame("ok", "✓", "Done", prose("that is *all*")), text="✓ Done: that is all")
-✓ Done: that is all
 """
 
 from __future__ import annotations
@@ -13,6 +10,8 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from ..plotting import html_table
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; used for borders and washes, never for text.
 COLOURS = {"ok": "0,158,115", "wait": "230,159,0", "idle": "128,128,128", "info": "0,114,178"}
@@ -77,16 +76,6 @@ def folded_hints(hints: Sequence[str], opened: int = 0) -> str:
     return inner
 
 
-def dots(difficulty: int) -> str:
-    """Difficulty, 1 to 3, as it stands in the notebooks: `dots(2)` is '●●○'."""
-    return "●" * difficulty + "○" * (3 - difficulty)
-
-
-def minutes(number: int | float) -> str:
-    """`minutes(6)` is "6 minutes"."""
-    return f"{number:g} minute" + ("" if number == 1 else "s")
-
-
 def short(value: object, limit: int = 80) -> str:
     """A repr for messages, never longer than `limit`: `short("x" * 500)` is cut in the middle with '…'.
 
@@ -98,19 +87,9 @@ def short(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
 
 
-def plain_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of strings with their columns lined up; the first row is the header."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """The same rows as an HTML table, the first row as its header; every cell is escaped."""
-    cell = 'style="text-align:left;padding:.15em 1.2em .15em 0;color:inherit;background:transparent"'
-    head = "".join(f'<th scope="col" {cell}>{html.escape(c)}</th>' for c in rows[0])
-    body = "".join(
-        '<tr style="background:transparent">' + "".join(f"<td {cell}>{html.escape(c)}</td>" for c in row) + "</tr>"
-        for row in rows[1:]
-    )
-    caption = f'<caption style="text-align:left;color:inherit">{html.escape(caption)}</caption>' if caption else ""
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def table(rows: Sequence[Sequence[str]], caption: str = "") -> tuple[str, str]:
+    """Rows of plain text, the first one the header, as HTML and with their columns lined up in plain text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    head, *body = ([html.escape(cell) for cell in row] for row in rows)
+    return html_table(head, body, html.escape(caption)), "\n".join(lines)

@@ -1,6 +1,7 @@
-"""Figures in one house style, each with a text alternative; and what shows a widget or its picture."""
+"""Figures in one house style, each with a text alternative; tables; and what shows a widget or its picture."""
 
-from .display import mimebundle as mimebundle
+from .display import Live as Live
+from .display import html_table as html_table
 from .figures import COLOURS as COLOURS
 from .figures import STYLE as STYLE
 from .figures import Picture, bars, clouds, curves, heatmap, heatmaps, intervals, scatter

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..plotting import Live
 from ..steering import SAMPLING, SteeringVector
-from .explorer import Live
 from .steering import side_by_side
 
 FIELDS = {

@@ -7,27 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..plotting import mimebundle
+from ..plotting import Live
 from ..sweeps import Sweep
-
-
-class Live:
-    """Something that a notebook shows: a live form where widgets run, `html` or text where they don't."""
-
-    html: str
-    _widget = None
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return mimebundle(lambda: self.widget, self.html, repr(self))
-
-    @property
-    def widget(self):
-        """The live form; made once, until something is changed by code."""
-        self._widget = self._widget or self._form()
-        return self._widget
-
-    def _form(self):
-        raise NotImplementedError
 
 
 class Explorer(Live):

@@ -15,15 +15,10 @@ import pytest
 
 from interp_helpers import course, lessons
 from interp_helpers.course import (
-    Question,
-    Quiz,
-    card,
     check,
     exercise,
     expect,
     hint,
-    measured,
-    notebook,
     passes,
     predict,
     progress,
@@ -33,13 +28,12 @@ from interp_helpers.course import (
     require_attempted,
     reset_progress,
     reveal,
-    right,
     short,
     solution,
-    store,
-    wrong,
 )
 from interp_helpers.course.attempts import blank_in
+from interp_helpers.course.progress import entries, entry, location, update
+from interp_helpers.course.quizzes import read_quiz
 from interp_helpers.plotting.display import VIEW
 
 LM = SimpleNamespace(name="HuggingFaceTB/SmolLM2-135M-Instruct", n_layers=30)
@@ -50,9 +44,10 @@ OTHER = SimpleNamespace(name="gpt2", n_layers=12)
 def fresh(tmp_path, monkeypatch):
     """Each test has its own progress file and leaves the registry as it found it."""
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr(store, "_memory", {})
-    registry.load_all()  # or what a test imports first is registered in its own registry, and lost with it
+    registry.load_all()  # or what a test reads first is registered in its own registry, and lost with it
     monkeypatch.setattr(registry, "_items", {kind: {} for kind in registry._items})
+    monkeypatch.setattr(lessons, "LESSONS", {"demo": lessons.Lesson("demo", "demo", "1 · Demonstration")})
+    monkeypatch.setattr(registry, "_loaded", {"demo"})
     return tmp_path
 
 
@@ -86,14 +81,25 @@ def double():
     return "demo.double"
 
 
+QUIZ = """# Quick check
+
+## What is *2*?
+
+- [x] A number — it counts.
+- [ ] A <word> — words don't `count`.
+
+## And 3?
+
+- [ ] Even — it isn't divisible by 2.
+- [x] Odd — one is left over.
+"""
+
+
 @pytest.fixture
-def two_questions():
-    return Quiz(
-        "demo.quiz",
-        Question("What is *2*?", right("A number", "it counts."), wrong("A <word>", "words don't `count`.")),
-        Question("And 3?", wrong("Even", "it isn't divisible by 2."), right("Odd", "one is left over.")),
-        title="Quick check",
-    )
+def two_questions(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lesson") / "quiz.md"
+    path.write_text(QUIZ, encoding="utf-8")
+    return read_quiz("demo.quiz", path)
 
 
 def bundle(shown) -> dict:
@@ -112,7 +118,7 @@ def test_an_untouched_answer_is_not_attempted(layer):
         "Your answer is still `...`. Fill it in and run the cell again.\n"
         'For a hint: hint("demo.layer")'
     )
-    assert store.get("exercise", layer) == {}
+    assert entry("exercise", layer) == {}
 
 
 def test_a_wrong_answer_is_told_why_and_gets_one_hint_more_each_time(layer):
@@ -138,7 +144,7 @@ def test_a_correct_answer_is_explained_recorded_and_sends_on(layer, double):
         "Yes: attention at block 23.",
         "Done, go on. That makes 1 of 2 exercises here.",
     ]
-    assert store.get("exercise", layer)["done"] is True
+    assert entry("exercise", layer)["done"] is True
     assert "Done, and with it all the exercises here." in str(check(double, lambda x: 2 * x))
 
 
@@ -151,23 +157,13 @@ def test_going_back_to_the_blank_folds_the_hints_again(layer):
 def test_done_stays_done_when_the_learner_plays_on(layer):
     check(layer, 23, lm=LM)
     assert check(layer, 24, lm=LM).status == "not yet"
-    assert store.get("exercise", layer)["done"] is True
+    assert entry("exercise", layer)["done"] is True
 
 
 def test_the_context_goes_by_name_and_a_missing_one_is_the_authors_error(layer):
     assert check(layer, 23, lm=LM, something_else=1).status == "correct"
     with pytest.raises(TypeError, match=r"needs lm from the notebook: check\('demo.layer', answer, lm=lm\)"):
         check(layer, 23)
-
-
-def test_optional_and_open_context():
-    @exercise("demo.open", number=1, title="Open", difficulty=1, minutes=1)
-    def _(answer, tolerance=1, **rest):
-        require(answer <= tolerance, f"{sorted(rest)}")
-
-    assert check("demo.open", 1).status == "correct"
-    assert check("demo.open", 3, tolerance=3).status == "correct"
-    assert check("demo.open", 9, lm=LM, acts=1).message == "['acts', 'lm']"
 
 
 # -- code as an answer -------------------------------------------------------------------------------------------
@@ -357,13 +353,13 @@ def test_a_container_that_contains_itself_is_no_trap():
     assert blank_in(knot) is None
 
 
-# -- solutions, hints, cards -------------------------------------------------------------------------------------
+# -- solutions, hints -------------------------------------------------------------------------------------------
 
 
 def test_a_solution_passes_the_same_check_and_is_not_progress(layer):
     assert str(solution(layer, 23, lm=LM)) == "✓ The solution passes the same check."
     assert "attention at block 23" in bundle(solution(layer, 23, lm=LM))["text/html"]  # folded
-    assert store.read()["exercise"] == {}
+    assert entries()["exercise"] == {}
 
 
 @pytest.mark.parametrize(
@@ -378,7 +374,7 @@ def test_a_solution_that_fails_raises(layer, answer, reason):
 def test_whether_an_answer_passes_can_be_asked_without_keeping_anything(layer):
     assert passes(layer, 23, lm=LM) is True
     assert passes(layer, 24, lm=LM) is False and passes(layer, ..., lm=LM) is False
-    assert store.read()["exercise"] == {}
+    assert entries()["exercise"] == {}
     with pytest.raises(registry.UnknownId):
         passes("demo.nowhere", 1)
 
@@ -395,18 +391,6 @@ def test_hints_one_by_one_in_plain_text(layer, double, capsys):
         "The folded cell below holds a solution.",
         "This exercise has no hints. The folded cell below it holds a solution.",
     ]
-
-
-def test_the_card_names_the_task_and_folds_the_hints(layer):
-    assert str(card(layer)) == (
-        'Exercise 2 · Where does the hand-over happen?\n●●○ · 6 minutes\nFor a hint: hint("demo.layer")'
-    )
-    page = bundle(card(layer))["text/html"]
-    assert page.count("<details") == 3 and " open" not in page
-    assert page.index("Hint 1") < page.index("look at") < page.index("Hint 2") < page.index("Hint 3")
-    assert page.index("Hint 3") < page.index("</details>"), "the second hint lies inside the first"
-    check(layer, 23, lm=LM)
-    assert "6 minutes · done" in str(card(layer))
 
 
 def test_verdicts_say_in_words_what_their_colour_says_and_escape_the_learner(layer):
@@ -455,34 +439,24 @@ def test_mistakes_in_authoring_are_refused():
         exercise("demo.a", number=1, title="", difficulty=4, minutes=1)
     with pytest.raises(ValueError, match="single string"):
         exercise("demo.a", number=1, title="", difficulty=1, minutes=1, hints="one")
-    with pytest.raises(ValueError, match="a right one, and a reason for each"):
-        Question("?", wrong("a", "because"), wrong("b", "because"))
-    with pytest.raises(ValueError, match="a reason for each"):
-        Question("?", right("a", ""), wrong("b", "because"))
-    with pytest.raises(ValueError, match="no questions"):
-        Quiz("demo.q")
 
 
-def test_the_same_id_in_two_modules_is_refused_and_a_reload_is_not(layer):
-    made = registry.find("exercise", layer)
-    registry.register("exercise", layer, made)
-    with pytest.raises(ValueError, match="two modules register the exercise 'demo.layer'"):
-        registry.register("exercise", layer, SimpleNamespace(module="elsewhere"))
-
-
-def test_a_notebooks_module_is_found_by_itself(tmp_path, monkeypatch):
-    (tmp_path / "zz_probing.py").write_text(
-        "from interp_helpers.course import exercise\n"
-        "@exercise('zz.one', number=1, title='One', difficulty=1, minutes=1)\n"
-        "def _(answer): return 'found'\n"
-    )
-    (tmp_path / "zz_broken.py").write_text("import nothing_of_that_name\n")
+def test_a_lesson_is_found_by_the_table(tmp_path, monkeypatch):
+    for name, body in {
+        "zz_probing": "def _(answer): return 'found'",
+        "zz_broken": "import nothing_of_that_name",
+    }.items():
+        (tmp_path / name).mkdir()
+        decorator = f"@exercise('{name}.one', number=1, title='One', difficulty=1, minutes=1)" if "def" in body else ""
+        code = f"from interp_helpers.course import exercise\n{decorator}\n{body}\n"
+        (tmp_path / name / "checks.py").write_text(code, encoding="utf-8")
+        (tmp_path / name / "quiz.md").write_text(QUIZ, encoding="utf-8")
+        monkeypatch.setitem(lessons.LESSONS, name, lessons.Lesson(name, name, name))
     monkeypatch.setattr(lessons, "__path__", [*lessons.__path__, str(tmp_path)])
-    for name in ("zz_probing", "zz_broken"):
-        monkeypatch.delitem(sys.modules, f"interp_helpers.lessons.{name}", raising=False)
-    assert check("zz.one", 1).message == "found"
-    with pytest.raises(LookupError, match="zz_broken .ModuleNotFoundError: No module named 'nothing_of_that_name'"):
-        check("zz.two", 1)
+    assert check("zz_probing.one", 1).message == "found"
+    assert len(quiz("zz_probing.quiz").quiz.questions) == 2
+    with pytest.raises(LookupError, match="zz_broken.*ModuleNotFoundError.*No module named 'nothing_of_that_name'"):
+        check("zz_broken.one", 1)
 
 
 # -- expectations ------------------------------------------------------------------------------------------------
@@ -500,7 +474,6 @@ def test_expectations_are_hard_where_measured_and_reported_elsewhere(capsys):
     ]
     with pytest.raises(AssertionError, match="measured on HuggingFaceTB/SmolLM2-135M-Instruct, and this run disagrees"):
         expect(False, "the hand-over is at block 23", lm=LM)
-    assert measured(LM) and not measured(OTHER)
 
 
 def test_an_expectation_inside_a_check_is_a_verdict():
@@ -561,7 +534,7 @@ def test_words_as_a_prediction_are_escaped():
 def test_an_answer_out_of_reach_is_asked_again(answer):
     asked = predict("demo.share", "How much?", low=0, high=100, answer=answer)
     assert "Please answer with a number from 0 to 100." in str(asked)
-    assert store.get("prediction", "demo.share") == {}
+    assert entry("prediction", "demo.share") == {}
     bad = predict("demo.which", "Which?", choices=["x", "y"], answer="c")
     assert "Please answer with one of a) x, b) y." in str(bad)
 
@@ -591,7 +564,7 @@ def test_the_prediction_form_locks_and_opens(asked, value):
     assert "&lt;b&gt;" in question.value and button.description == "lock in my prediction"
     control.value = value
     button.click()
-    assert store.get("prediction", "demo.p")["answer"] == value
+    assert entry("prediction", "demo.p")["answer"] == value
     assert control.disabled and button.description == "change my prediction" and f"You predict: {value}" in said.value
     _, kept, again, _ = predict("demo.p", "What then?", **asked).widget.children
     assert kept.value == value and kept.disabled
@@ -605,7 +578,7 @@ def test_an_empty_form_is_not_locked():
     _, control, button, said = predict("demo.p", "Which?", choices=["x", "y"]).widget.children
     button.click()
     assert "Please answer with one of" in said.value and not control.disabled
-    assert store.get("prediction", "demo.p") == {}
+    assert entry("prediction", "demo.p") == {}
 
 
 def test_reveal_takes_a_one_number_array():
@@ -621,7 +594,7 @@ def test_reveal_takes_a_one_number_array():
 def test_a_quiz_in_plain_text(two_questions):
     assert str(quiz("demo.quiz")) == textwrap.dedent(
         """\
-        ? Quick check
+        ? Check yourself
 
         1. What is *2*?
            a) A number
@@ -639,6 +612,32 @@ def test_a_quiz_in_plain_text(two_questions):
     assert answered.endswith("1 of 2 right so far.")
     assert str(quiz("demo.quiz", "ab")).endswith("2 of 2 right. Done, go on.")
     assert str(quiz("demo.quiz", "bb")).endswith("1 of 2 right this time; on record: 2 of 2 right. Done, go on.")
+
+
+@pytest.mark.parametrize(
+    "old, new, line, said",
+    [
+        (
+            "- [ ] Even — it",
+            "- [ ] Even, it",
+            10,
+            "a choice (`- [x] choice — reason`, `- [ ] …`) was expected, and “- [ ] Even, it",
+        ),
+        ("- [ ] Even", "- [y] Even", 10, "“- [y] Even"),
+        ("- [ ] Even", "* [ ] Even", 10, "“* [ ] Even"),
+        ("## What", "What", 3, "a question (`## …`), or below one a choice"),
+        ("## What", "# What", 5, "“- [x] A number"),
+        ("- [x] Odd", "- [ ] Odd", 8, "two choices or more, a right one (`- [x]`) among them: “And 3?”"),
+        ("- [ ] Even — it isn't divisible by 2.\n", "", 8, "two choices or more"),
+        (QUIZ[15:], "", 1, "a quiz has a question (`## …`) or more"),
+    ],
+)
+def test_a_malformed_quiz_is_refused_with_its_file_and_line(tmp_path, old, new, line, said):
+    assert old in QUIZ
+    (tmp_path / "quiz.md").write_text(QUIZ.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError) as caught:
+        read_quiz("demo.quiz", tmp_path / "quiz.md")
+    assert str(caught.value).startswith(f"{tmp_path / 'quiz.md'}, line {line}: ") and said in str(caught.value)
 
 
 def test_wrong_numbers_and_letters_are_explained(two_questions):
@@ -712,13 +711,13 @@ def test_an_exported_page_shows_the_html(two_questions):
     page, _ = nbconvert.HTMLExporter().from_notebook_node(
         v4.new_notebook(cells=[v4.new_code_cell("", outputs=outputs)])
     )
-    assert page.count("glassbox-info") == 2 and "Quick check" in page and "Predict first" in page
+    assert page.count("glassbox-info") == 2 and "Check yourself" in page and "Predict first" in page
 
 
 def test_a_quiz_that_changed_its_length_starts_afresh(two_questions):
-    store.update("quiz", "demo.quiz", answers=["a"])
+    update("quiz", "demo.quiz", answers=["a"])
     assert two_questions.kept == [None, None]
-    store.update("quiz", "demo.quiz", answers="ab")
+    update("quiz", "demo.quiz", answers="ab")
     assert two_questions.kept == [None, None]
 
 
@@ -726,7 +725,6 @@ def test_a_quiz_that_changed_its_length_starts_afresh(two_questions):
 
 
 def test_the_table_of_progress(layer, double, two_questions, fresh):
-    notebook("demo", "1 · Demonstration")
     check(layer, 23, lm=LM)
     quiz("demo.quiz", "aa")
     lines = str(progress()).splitlines()
@@ -734,26 +732,22 @@ def test_the_table_of_progress(layer, double, two_questions, fresh):
     assert lines[1] == "1 · Demonstration  1 of 2     1 of 2  6 of 7            Exercise 3 · Double it"
     assert lines[-1] == f"(kept in {fresh / 'progress.json'})"
     check(double, lambda x: 2 * x)
-    assert str(progress()).splitlines()[1].endswith("the quiz") and "<table>" in bundle(progress())["text/html"]
+    assert str(progress()).splitlines()[1].endswith("the quiz") and "<table" in bundle(progress())["text/html"]
     for first in "abc":
         for second in "abc":
             quiz("demo.quiz", [first, second])
     assert str(progress()).splitlines()[1].endswith("done")
 
 
-def test_progress_before_there_is_anything():
-    assert str(progress()) == "Nothing to do yet."
-
-
 def test_reset_of_one_notebook_or_all(layer, two_questions, capsys):
     check(layer, 23, lm=LM)
     predict("demo.p", "?", answer="x")
-    store.update("exercise", "other.one", done=True)
+    update("exercise", "other.one", done=True)
     reset_progress("demos")
     reset_progress("demo")
-    assert store.read() == {"exercise": {"other.one": {"done": True}}, "quiz": {}, "prediction": {}}
+    assert entries() == {"exercise": {"other.one": {"done": True}}, "quiz": {}, "prediction": {}}
     reset_progress()
-    assert store.read() == {"exercise": {}, "quiz": {}, "prediction": {}}
+    assert entries() == {"exercise": {}, "quiz": {}, "prediction": {}}
     assert capsys.readouterr().out.splitlines() == [
         "There is no notebook 'demos'. Did you mean 'demo'?",
         "Forgotten: 2 entries of demo.",
@@ -762,12 +756,12 @@ def test_reset_of_one_notebook_or_all(layer, two_questions, capsys):
 
 
 def test_progress_survives_a_restart_and_two_notebooks(fresh):
-    store.update("exercise", "a.one", done=True)
-    elsewhere = "from interp_helpers.course import store; store.update('exercise', 'b.two', attempts=3)"
+    update("exercise", "a.one", done=True)
+    elsewhere = "from interp_helpers.course.progress import update; update('exercise', 'b.two', attempts=3)"
     root = str(Path(course.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
     subprocess.run([sys.executable, "-c", elsewhere], check=True, env=environment)
-    store.update("exercise", "a.one", hints=1)
+    update("exercise", "a.one", hints=1)
     saved = json.loads((fresh / "progress.json").read_text())
     assert saved["exercise"] == {"a.one": {"done": True, "hints": 1}, "b.two": {"attempts": 3}}
     assert [p.name for p in fresh.iterdir()] == ["progress.json"], "no temporary file is left"
@@ -776,9 +770,9 @@ def test_progress_survives_a_restart_and_two_notebooks(fresh):
 @pytest.mark.parametrize("damage", ["{", "[]", '{"exercise": {"a.b": 3}}', '{"exercise": [1]}', "\x00"])
 def test_a_damaged_file_is_set_aside_once(fresh, capsys, damage):
     (fresh / "progress.json").write_text(damage)
-    assert store.get("exercise", "a.b") == {}
-    store.update("exercise", "a.b", done=True)
-    assert store.get("exercise", "a.b") == {"done": True}
+    assert entry("exercise", "a.b") == {}
+    update("exercise", "a.b", done=True)
+    assert entry("exercise", "a.b") == {"done": True}
     said = capsys.readouterr().out
     assert said.count("The progress file was damaged. It is kept as") == 1
     (kept,) = fresh.glob("progress.damaged-*.json")
@@ -788,19 +782,20 @@ def test_a_damaged_file_is_set_aside_once(fresh, capsys, damage):
 def test_where_nothing_can_be_written_progress_lasts_in_memory(fresh, monkeypatch, capsys):
     (fresh / "file").write_text("in the way")
     monkeypatch.setenv("INTERP_PROGRESS", str(fresh / "file" / "progress.json"))
-    store.update("exercise", "a.b", done=True)
-    store.update("exercise", "a.c", done=True)
-    assert store.get("exercise", "a.b") == {"done": True} and store.get("exercise", "a.c") == {"done": True}
+    update("exercise", "a.b", done=True)
+    update("exercise", "a.c", done=True)
+    assert entry("exercise", "a.b") == {"done": True} and entry("exercise", "a.c") == {"done": True}
     said = capsys.readouterr().out
     assert said.count("Your progress can't be kept in") == 1 and "INTERP_PROGRESS" in said
-    assert store.forget(lambda id: True) == 2 and store.get("exercise", "a.b") == {}
+    reset_progress()
+    assert entry("exercise", "a.b") == {} and "Forgotten: 2 entries" in capsys.readouterr().out
 
 
 def test_a_failed_write_leaves_the_old_file(fresh, monkeypatch, capsys):
-    store.update("exercise", "a.b", done=True)
+    update("exercise", "a.b", done=True)
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    store.update("exercise", "a.c", done=True)
-    assert store.get("exercise", "a.c") == {"done": True}, "in memory"
+    update("exercise", "a.c", done=True)
+    assert entry("exercise", "a.c") == {"done": True}, "in memory"
     assert json.loads((fresh / "progress.json").read_text())["exercise"] == {"a.b": {"done": True}}
     assert [p.name for p in fresh.iterdir()] == ["progress.json"]
     assert "No space left on device" in capsys.readouterr().out
@@ -808,7 +803,7 @@ def test_a_failed_write_leaves_the_old_file(fresh, monkeypatch, capsys):
 
 def test_the_default_place_is_the_users_data_folder(monkeypatch):
     monkeypatch.delenv("INTERP_PROGRESS")
-    assert store.location().name == "progress.json" and "interp_helpers" in str(store.location())
+    assert location().name == "progress.json" and "interp_helpers" in str(location())
 
 
 # -- in a real IPython -------------------------------------------------------------------------------------------
@@ -847,4 +842,4 @@ def test_ipython_shows_the_same_forms(layer, two_questions):
     assert data["text/plain"].startswith("△ Not yet, because 24") and "<div" in data["text/html"]
     assert metadata["glassbox"]["status"] == "not yet"
     data, _ = DisplayFormatter().format(quiz("demo.quiz"))
-    assert set(data) == {"text/html", "text/plain", VIEW} and data["text/plain"].startswith("? Quick check")
+    assert set(data) == {"text/html", "text/plain", VIEW} and data["text/plain"].startswith("? Check yourself")

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from ...activations import Activations
-from ...course import NotYet, exercise, notebook, require, require_attempted, require_number, short
+from ...course import NotYet, exercise, require, require_attempted, require_number, short
 from ...edits import mean_ablate, replace, zero
 from ...hooks import intervene, record
 from ...models import Layout
 from ...sites import Site
-
-notebook("patching", "1 · Activation patching")
 
 
 @exercise(

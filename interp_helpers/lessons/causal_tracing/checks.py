@@ -11,12 +11,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ...course import NotYet, exercise, notebook, require, require_attempted, require_number, short
+from ...course import NotYet, exercise, require, require_number, require_returned, short
 from ...edits import add, replace
 from ...hooks import intervene, record
 from ...sites import Site
-
-notebook("tracing", "2 · Causal tracing")
 
 
 @exercise(
@@ -166,8 +164,7 @@ def _(answer, pilot):
 def _(answer):
     require(callable(answer), f"the answer is your function `centres_with`, and you gave {short(answer)}")
     for target, width, n in ((0, 10, 30), (7, 4, 12), (11, 5, 12), (3, 1, 6), (2, 3, 3)):
-        found = require_attempted(answer(target, width, n))
-        require(found is not None, "your function returned None: is there a `return`?")
+        found = require_returned(answer(target, width, n))
         require(isinstance(found, Iterable), f"a list of centres was expected, and {short(found)} came back")
         got = [int(L) for L in found]
         first = lambda L, width=width: L - width // 2  # noqa: E731
@@ -221,8 +218,7 @@ def _(answer):
 
     def ask(x: Tensor, output: Tensor) -> Tensor:
         kept = x.clone(), output.clone()
-        got = require_attempted(answer(x, output, key, delta))
-        require(got is not None, "your function returned None: is there a `return`?")
+        got = require_returned(answer(x, output, key, delta))
         require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
         require(
             got.shape == output.shape,

@@ -8,9 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...course import NotYet, exercise, notebook, require, require_attempted, short
-
-notebook("generation", "6 · Generation with interventions")
+from ...course import NotYet, exercise, require, require_attempted, require_returned, short
 
 PROMPT = "The lake in the morning is"
 N = 5
@@ -55,7 +53,7 @@ def _(answer, lm):
             got = require_attempted(answer(ids.clone(), N))
     finally:
         handle.remove()
-    require(got is not None, "your function returned None: is there a `return`?")
+    require_returned(got)
     if isinstance(got, Tensor):
         got = got.flatten().tolist()
     require(isinstance(got, list), f"a list of {N} token ids was expected, and {short(got)} came back")
@@ -208,8 +206,7 @@ def _(answer):
     for shape in ((6, 8), (2, 3, 8)):
         h, v = torch.randn(shape, generator=draw), 3 * torch.randn(shape[-1], generator=draw)
         kept = h.clone(), v.clone()
-        got = require_attempted(answer(h, v))
-        require(got is not None, "your function returned None: is there a `return`?")
+        got = require_returned(answer(h, v))
         require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
         require(
             torch.equal(h, kept[0]) and torch.equal(v, kept[1]), "your function changed the tensors that it was given"

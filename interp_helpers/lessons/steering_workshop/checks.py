@@ -11,10 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...course import NotYet, exercise, notebook, require, require_attempted, short
+from ...course import NotYet, exercise, require, require_attempted, short
 from ...steering import SteeringVector, results
-
-notebook("workshop", "Steering workshop")
 
 FEWEST = 8  # sentences a list
 SETS = {"having": "sentences that have it", "lacking": "sentences that lack it"}

@@ -8,9 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...course import NotYet, exercise, notebook, require, require_attempted, short
-
-notebook("das", "3 · Trainable interventions")
+from ...course import NotYet, exercise, require, require_returned, short
 
 
 def _near(got: Tensor, wanted: Tensor) -> bool:
@@ -18,8 +16,7 @@ def _near(got: Tensor, wanted: Tensor) -> bool:
 
 
 def _tensor(value, shape: tuple[int, ...]) -> Tensor:
-    value = require_attempted(value)
-    require(value is not None, "your function returned None: is there a `return`?")
+    value = require_returned(value)
     require(isinstance(value, Tensor), f"a tensor was expected, and {short(value)} came back")
     require(
         tuple(value.shape) == shape,
