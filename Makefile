@@ -63,9 +63,9 @@ site: $(VENV)/ready ## Put executed notebooks, handouts, slides (if built) and t
 	$(VENV)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[site]"
 	INTERP_MODEL=$${INTERP_MODEL:-offline} TQDM_DISABLE=1 $(VENV)/bin/python tools/website.py
 
-format: $(TEST_VENV)/ready ## Format the code, and strip the notebooks' outputs
+format: $(TEST_VENV)/ready ## Format the code, strip the notebooks' outputs, write their exercises' headings
 	$(TEST_VENV)/bin/ruff check --fix-only -q . && $(TEST_VENV)/bin/ruff format -q .
-	$(TEST_VENV)/bin/python tools/strip_notebooks.py
+	$(TEST_VENV)/bin/python tools/format_notebooks.py
 
 address: $(TEST_VENV)/ready ## Write the repository's address (pyproject.toml) into the notebooks and the README
 	$(TEST_VENV)/bin/python tools/address.py
