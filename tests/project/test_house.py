@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -107,3 +110,23 @@ def test_the_house_is_small_enough_to_read(capsys):
     assert sum(rooms.values()) <= 12_700
     assert {room: n for room, n in rooms.items() if room != "lessons" and n > 1900} == {}
     assert {name: n for name, n in lessons.items() if n > 450} == {}
+
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DOORS = {"interp_helpers", *(f"interp_helpers.{name}" for name in (*HEART, *BELOW) if name)}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_imports_what_rooms_export_and_nothing_past_a_door(path):
+    code = "".join(
+        "".join(cell["source"]) + "\n"
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if cell["cell_type"] == "code"
+    )
+    imported = re.findall(r"^ *(?:from|import) +(interp_helpers[\w.]*)(?: +import +(.+))?", code, re.MULTILINE)
+    assert imported
+    for module, names in imported:
+        assert module in DOORS, f"past a door: {module}"
+        exported = getattr(importlib.import_module(module), "__all__", None)
+        missing = [name for name in re.split(r"[ ,]+", names.split(" as ")[0]) if exported and name not in exported]
+        assert not missing, f"{module} doesn't export {', '.join(missing)}"
