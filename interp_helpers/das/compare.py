@@ -1,4 +1,4 @@
-"""What a learnt subspace has to beat, and where: DAS beside its controls, and DAS over many sites.
+"""What a learnt subspace has to beat: DAS beside its controls.
 
 An interchange-intervention accuracy by itself says little. The whole component is the most that any subspace can do by being
 exchanged; a random subspace of the same rank is the least; principal components and the classes' means show what needs no
@@ -7,6 +7,7 @@ interventions to be found. And a subspace learnt from some items must do on othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +18,8 @@ from torch import Tensor
 
 from ..models import as_ints
 from ..sites import Site
-from ..sweeps import Sweep
-from .counterfactuals import Counterfactual, as_counterfactuals
-from .interchange import Runs, as_answers, has_places_of_pairs, require_held_out, site_of_others
+from .counterfactuals import Counterfactual, as_answers, as_counterfactuals, require_held_out
+from .interchange import Interchanges
 from .subspaces import RotatedSubspace, class_means, principal_components
 from .train import learn, training_runs
 
@@ -69,9 +69,7 @@ def compare_subspaces(
     *,
     ranks: Sequence[int] = (1,),
     seeds: Sequence[int] = (0, 1, 2),
-    test_site: Site | None = None,
     validation: Sequence[Counterfactual | tuple] = (),
-    validation_site: Site | None = None,
     answers: Sequence[str | int] | None = None,
     force: bool = False,
     **training,
@@ -91,8 +89,7 @@ def compare_subspaces(
         model, site, answers: as in `das.interchange_accuracy`.
         train, test: pairs that share no prompt.
         ranks, seeds: of the random and the learnt subspaces; a seed decides the beginning and the batches' order.
-        test_site: the test pairs' site, where positions are given one sequence a pair.
-        validation, validation_site, force: as in `das.train_das`.
+        validation, force: as in `das.train_das`.
         training: how it learns, as in `das.train_das`: steps, batch_size, lr, patience.
 
     Raises:
@@ -105,12 +102,9 @@ def compare_subspaces(
             "seeds=() names no seed: give one at least, for the random and the learnt subspaces begin with it."
         )
     require_held_out(train, test, "test")
-    test_site = site_of_others(site, test_site, "test")
     require_held_out(validation, test, "test", used="validated on")
-    runs, check = training_runs(
-        model, site, train, answers, validation=validation, validation_site=validation_site, force=force
-    )
-    test_runs = Runs(model, test_site, test, answers)
+    runs, check = training_runs(model, site, train, validation, answers, force)
+    test_runs = Interchanges(model, site, test, answers)
     activations, labels = _sources(runs)
     d = activations.shape[-1]
     subspaces: dict[str, list] = {"whole component": [None]}
@@ -127,111 +121,17 @@ def compare_subspaces(
             learnt.append(RotatedSubspace(d, rank, seed=1000 + seed))
             learn(runs, check, learnt[-1], seed=seed, **training)
 
-    def measure(runs: Runs) -> dict[str, list[float]]:
+    def measure(runs: Interchanges) -> dict[str, list[float]]:
         return {name: [runs.score(one)[0] for one in some] for name, some in subspaces.items()}
 
     return Comparison(measure(runs), measure(test_runs), (len(train), len(test)), subspaces)
 
 
-def das_sweep(
-    lm,
-    train: Sequence[Counterfactual | tuple],
-    test: Sequence[Counterfactual | tuple],
-    *,
-    layers: Sequence[int],
-    positions: Mapping[str, object],
-    rank: int | Sequence[int] | None = 1,
-    component: str = "block_output",
-    seed: int = 0,
-    validation: Sequence[Counterfactual | tuple] = (),
-    answers: Sequence[str | int] | None = None,
-    force: bool = False,
-    **training,
-) -> Sweep:
-    """DAS at each of several sites: the IIA on held-out pairs.
-
-    >>> train, test = counterfactual_pairs(pronouns()[:4]), counterfactual_pairs(pronouns()[4:8])
-    >>> sweep = das_sweep(lm, train, test, layers=[5, 20], positions={"name": 1}, steps=1, batch_size=8)
-    >>> tuple(sweep.values.shape)
-    (2, 1)
-
-    Args:
-        lm: a `LanguageModel`.
-        train, test: pairs that share no prompt.
-        layers: which layers.
-        positions: named places, as in `Site`, the same in every prompt.
-        rank: of the subspaces; several ranks make a first axis "rank"; None, alone or among them, is the whole component,
-            of which nothing is learnt.
-        component: whose activations.
-        seed, validation, answers, force, training: as in `das.train_das`.
-
-    Returns:
-        A `Sweep` of IIAs (layer, position), or (rank, layer, position); a site where nothing can be learnt, because even the
-        whole component never gives the label, has 0 (unless forced).
-
-    Raises:
-        ValueError: test prompts that are trained on; positions that have no names or are one sequence a pair; and what `train_das` refuses at
-            every site.
-    """
-    train, test, validation = map(as_counterfactuals, (train, test, validation))
-    require_held_out(train, test, "test")
-    require_held_out(validation, test, "test", used="validated on")
-    if not isinstance(positions, Mapping):
-        raise ValueError(f"positions are named places, such as {{'last token': -1}}, and {positions!r} was given.")
-    for name, where in positions.items():
-        if has_places_of_pairs(Site(component, 0, where)):
-            raise ValueError(
-                f"The places {name!r} are one sequence a pair, and training and test pairs would need their own: name positions that "
-                "all prompts have in common, or learn one site at a time, with train_das."
-            )
-    several = hasattr(rank, "__iter__")
-    layers, ranks, answers = as_ints(layers), as_ints(rank), as_answers(answers)
-
-    def measure(site: Site) -> list[float]:
-        """The IIA of each rank."""
-        judge = Runs(lm, site, test, answers)
-        if ranks == [None]:
-            return [judge.score(None)[0]]
-        runs, check = training_runs(lm, site, train, answers, validation=validation, force=True)
-        hopeless = not force and not runs.score(None)[0]
-        if not (force or hopeless):
-            runs.require_learnable()
-        found = []
-        for rank in ranks:
-            subspace = None if rank is None else RotatedSubspace(site.place(lm).shape[-1], rank, seed=1000 + seed)
-            if subspace is not None and not hopeless:
-                learn(runs, check, subspace, seed=seed, **training)
-            found.append(0.0 if subspace is not None and hopeless else judge.score(subspace)[0])
-        return found
-
-    values = torch.tensor(
-        [[measure(Site(component, layer, where)) for where in positions.values()] for layer in layers]
-    ).movedim(-1, 0)
-    sized = ", ".join(str(rank) for rank in ranks if rank is not None)
-    what = " and ".join(["whole component"] * (None in ranks) + [f"subspaces of rank {sized}"] * bool(sized))
-    return Sweep(
-        values=values if several else values[0],
-        axes=("rank", "layer", "position") if several else ("layer", "position"),
-        labels={"rank": ranks, "layer": layers, "position": list(positions)},
-        base=torch.tensor(0.0),
-        source=torch.tensor(1.0),
-        metric="interchange-intervention accuracy, held-out pairs",
-        component=f"{component}, {what}",
-        ends=("never", "always"),
-    )
-
-
-def _sources(runs: Runs) -> tuple[Tensor, list[int]]:
+def _sources(runs: Interchanges) -> tuple[Tensor, list[int]]:
     """What the pairs' sources have at the site, (pair, d), and the pairs' labels."""
-    found, labels = [], []
-    for rows in runs.chunks():
-        paused, at = runs.batch(rows)
-        found.append(paused.there(at).cpu())
-        labels += paused.labels[at].tolist()
-    found = torch.cat(found)
-    if found[0].numel() != found.shape[-1]:
+    if math.prod(runs.shape[:-1]) != 1:
         raise ValueError(
-            f"Principal components and class means are of one activation a pair, and {runs.site} has {tuple(paused.shape[:-1])} of them: "
+            f"Principal components and class means are of one activation a pair, and {runs.site} has {runs.shape[:-1]} of them: "
             "name a single position (and head)."
         )
-    return found.flatten(1), labels
+    return runs.source(torch.arange(len(runs))).flatten(1).cpu(), runs.labels.tolist()

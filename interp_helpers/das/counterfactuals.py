@@ -22,18 +22,13 @@ class Counterfactual(NamedTuple):
 
     Attributes:
         base: a prompt (a string, or token ids (position,)); for a plain module, one input tensor.
-        source: likewise; or a tuple (or list) with a source for each of several subspaces, None for one that is left alone.
+        source: likewise.
         label: a word that is one token, or its id; for a plain module, the class.
     """
 
     base: str | Tensor
-    source: str | Tensor | tuple
+    source: str | Tensor
     label: str | int
-
-    @property
-    def sources(self) -> tuple:
-        """The sources, one for each subspace."""
-        return tuple(self.source) if isinstance(self.source, tuple | list) else (self.source,)
 
 
 def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0) -> list[Counterfactual]:
@@ -93,3 +88,32 @@ def key(prompt) -> Hashable:
     if isinstance(prompt, Tensor):
         return tuple(prompt.flatten().tolist())
     return prompt if isinstance(prompt, str) else repr(prompt)
+
+
+def as_answers(answers) -> list | None:
+    """The answers that compete as a list, or None.
+
+    Raises:
+        ValueError: a single one.
+    """
+    if isinstance(answers, str | int):
+        raise ValueError(
+            f"answers is a list of words that compete, such as [' he', ' she'], and {answers!r} alone was given."
+        )
+    return None if answers is None else list(answers)
+
+
+def require_held_out(train: list, held_out: list, name: str, used: str = "trained on") -> None:
+    """Refuse counterfactuals whose prompts stand in others, too, which are `used` already.
+
+    Raises:
+        ValueError: some do.
+    """
+    prompts = {key(prompt): prompt for pair in held_out for prompt in pair[:2]}
+    shared = prompts.keys() & {key(prompt) for pair in train for prompt in pair[:2]} if prompts else ()
+    if shared:
+        example = next(prompt for name, prompt in prompts.items() if name in shared)
+        raise ValueError(
+            f"{len(shared)} of the {name} pairs' prompts are {used} as well, {example!r} for one: hold out whole items, so that no base or "
+            "source stands on both sides."
+        )

@@ -1,132 +1,142 @@
-"""Pairs and subspaces: the interchanges that DAS learns from and is judged by.
+"""Interchange interventions: a base's run goes on with what a source has at a site, or in a subspace of it (Geiger et al. 2021).
 
-`Runs` holds some pairs' runs, paused at the site (`paused`), and finishes them with whatever a subspace makes of
-them. Training, validation and test are the same few lines with other pairs.
+Learning a subspace repeats one interchange some thousand times at one and the same site. Nothing before the site ever changes,
+so both runs of every pair are computed up to it once, and wait there; what is computed again and again, with gradients, is only
+what follows (`engine.resume`). Training, validation and test are the same few lines with other pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..edits import require_basis, swapped
-from ..engine import frozen
-from ..models import LanguageModel, one_a_row
+from ..edits import editable, replace, require_basis, swapped
+from ..engine import Run, can_resume, frozen
+from ..hooks import hooked_at, intervene, removing
+from ..models import LanguageModel, Layout, Place, one_a_row, take
 from ..sites import Site
-from .counterfactuals import Counterfactual, as_counterfactuals, key
-from .paused import Paused, pause, per_pair
+from .counterfactuals import Counterfactual, key
 
-KEEP = 2**30  # bytes of paused runs that are kept; where they would take more, each batch is run anew
+KEEP = 2**30  # bytes of captured runs; where they would take more, every interchange is a whole run
 ROWS = 64  # pairs at once, where nothing is learnt
 
 
-class Runs:
-    """Some pairs at a site, and the answers that compete.
+class Interchanges:
+    """Pairs whose runs wait at a site, to go on with other values there.
 
     Args:
-        model, site, pairs, answers: as in `das.interchange_accuracy`.
+        model: a `LanguageModel`; or any module from a batch of inputs to logits (batch, class).
+        site: a `Site`, one and the same for all pairs; for a plain module, the name of the submodule whose output (batch, d) is
+            the site.
+        pairs: counterfactuals, one or more.
+        answers: the labels that compete; None: all.
+
+    Attributes:
+        labels: the counterfactual labels (pair,), as ids.
+        finish: from pairs' numbers (row,) and values (row, *shape) to the logits (row, class) of these pairs' base runs with
+            the values put in at the site; of a language model, the next token's. It carries gradients of the values.
 
     Raises:
-        ValueError: no pairs, or something else in their place, answers that are no list, or what doesn't fit the site.
+        ValueError: no pairs, prompts of a length that doesn't fit the site, a position that doesn't exist, a label that isn't
+            one token, or the attention pattern as a site.
     """
 
-    def __init__(
-        self, model, site, pairs: Sequence[Counterfactual | tuple], answers: Sequence[str | int] | None = None
-    ):
-        self.model, self.site, self.pairs = model, site, as_counterfactuals(pairs)
-        self.answers = as_answers(answers)
-        name = model.token_id if isinstance(model, LanguageModel) else int
-        self._answer_ids = [name(answer) for answer in self.answers or ()]
-        if not self.pairs:
+    def __init__(self, model, site, pairs: list[Counterfactual], answers: list | None = None):
+        if not pairs:
             raise ValueError("There are no pairs: each is (base, source, label).")
-        if isinstance(site, Site):
-            per_pair(site, len(self.pairs))  # refuses places of other pairs
-        with frozen(module_of(model)):
-            self._all = pause(model, site, self.pairs) if self._weight() <= KEEP else None
+        self.model, self.site, self.pairs, self.answers = model, site, pairs, answers
+        words = isinstance(model, LanguageModel)
+        if words and not isinstance(site, Site):
+            raise ValueError(
+                f"A language model's site is a Site, such as Site('block_output', 8, -1), and {site!r} was given."
+            )
+        if not words and not isinstance(site, str):
+            raise ValueError(
+                f"A plain module's site is the name of a submodule, such as 'layers.0', and {site!r} was given."
+            )
+        self.module: nn.Module = model.model if words else model
+        self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        number = model.token_id if words else int
+        self.labels = torch.tensor([number(pair.label) for pair in pairs], device=self.device)
+        self._answers = torch.tensor([number(answer) for answer in answers or ()], device=self.device)
+        with torch.no_grad(), frozen(self.module):
+            found = _in_language_model(model, site, pairs) if words else _in_module(model, site, pairs, self.device)
+        self._values, self._bases, self._sources, self.finish = found
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def batch(self, rows: Sequence[int]) -> tuple[Paused, Tensor]:
-        """Paused runs that hold these pairs, and the pairs' numbers among them."""
-        if self._all is not None:
-            return self._all, torch.tensor(list(rows))
-        site = self.site
-        if has_places_of_pairs(site):
-            site = Site(site.component, site.layer, tuple(site.positions[i] for i in rows), site.heads)
-        with frozen(module_of(self.model)):
-            return pause(self.model, site, [self.pairs[i] for i in rows]), torch.arange(len(rows))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what one pair has at the site: (place, d), or (place, head, d_head)."""
+        return tuple(self._values.shape[1:])
 
-    def interchange(self, subspaces: list, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The logits (row, class) of some pairs, each subspace's content taken from its own source, and their labels (row,).
-        None is the whole component."""
-        paused, rows = self.batch(rows)
-        values = paused.here(rows)
-        for i, subspace in enumerate(subspaces):
-            source = paused.there(rows, i)
-            if subspace is None:
-                new = source
-            elif isinstance(subspace, Tensor):
-                new = swapped(values, source, subspace)
-            else:
-                new = subspace.swap(values, source)
-            alone = paused.alone(rows, i).to(values.device)
-            values = torch.where(alone.view(-1, *[1] * (values.ndim - 1)), values, new) if alone.any() else new
-        return paused.finish(rows, values), paused.labels[rows]
+    def base(self, rows: Tensor) -> Tensor:
+        """What some pairs' base runs have at the site: (row, *shape)."""
+        return self._values[self._bases[rows]]
 
-    def compete(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of logits (row, class) those that compete (row, answer), and the labels' places among them (row,).
+    def source(self, rows: Tensor) -> Tensor:
+        """What their source runs have there: (row, *shape)."""
+        return self._values[self._sources[rows]]
+
+    def logits(self, subspace, rows: Tensor) -> Tensor:
+        """The logits (row, class) of some pairs, the subspace's content taken from the source; None is the whole component."""
+        values, source = self.base(rows), self.source(rows)
+        if subspace is None:
+            values = source
+        elif isinstance(subspace, Tensor):
+            values = swapped(values, source, subspace)
+        else:
+            values = subspace.swap(values, source)
+        return self.finish(rows, values)
+
+    def compete(self, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some pairs' logits (row, class) those that compete (row, answer), and the labels' places among them (row,).
 
         Raises:
             ValueError: a label that is none of the classes, or none of the answers.
         """
-        classes = logits.shape[-1]
+        labels, classes = self.labels[rows], logits.shape[-1]
         if ((labels < 0) | (labels >= classes)).any():
             raise ValueError(f"Labels are classes, 0 to {classes - 1}, and {labels.unique().tolist()} were given.")
         if self.answers is None:
             return logits.float(), labels
-        ids = torch.tensor(self._answer_ids, device=logits.device)
-        where = labels[:, None] == ids
+        where = labels[:, None] == self._answers
         if not where.any(1).all():
             raise ValueError(f"Every label is one of the answers, {self.answers}, and some are not.")
-        return logits[:, ids].float(), where.int().argmax(1)
+        return logits[:, self._answers].float(), where.int().argmax(1)
 
     @torch.no_grad()
     def score(self, subspace) -> tuple[float, float]:
         """The interchange-intervention accuracy, and the mean cross-entropy."""
-        subspaces, right, loss = listed(subspace), 0, 0.0
-        self.require_fit(subspaces)
-        with frozen(module_of(self.model)):
+        right, loss = 0, 0.0
+        with frozen(self.module):
             for rows in self.chunks():
-                logits, target = self.compete(*self.interchange(subspaces, rows))
+                logits, target = self.compete(self.logits(subspace, rows), rows)
                 right += int((logits.argmax(-1) == target).sum())
                 loss += cross_entropy(logits, target, reduction="sum").item()
         return right / len(self), loss / len(self)
 
-    def chunks(self) -> list[range]:
+    def chunks(self) -> Sequence[Tensor]:
         """All pairs' numbers, `ROWS` at a time."""
-        return [range(i, min(i + ROWS, len(self))) for i in range(0, len(self), ROWS)]
+        return torch.arange(len(self)).split(ROWS)
 
-    def require_fit(self, subspaces: list) -> None:
+    def require_fit(self, subspace) -> None:
         """
         Raises:
-            ValueError: subspaces of another width, or of another number than a pair's sources, or a basis that is not orthonormal.
+            ValueError: a subspace of another width, or a basis that is not orthonormal.
         """
-        paused, _ = self.batch([0])
-        d = paused.shape[-1]
-        for one in subspaces:
-            if one is not None and not hasattr(one, "swap"):
-                require_basis(one)
-            width = len(one) if isinstance(one, Tensor) else getattr(one, "d", d)
-            if width != d:
-                raise ValueError(f"The subspace is one of {width} dimensions, and activations at the site have {d}.")
-        if paused.sources != len(subspaces):
-            raise ValueError(
-                f"Each pair has {paused.sources} sources and there are {len(subspaces)} subspaces: one for each is needed."
-            )
+        if subspace is None:
+            return
+        d = self.shape[-1]
+        width = getattr(subspace, "d", d) if hasattr(subspace, "swap") else len(require_basis(subspace))
+        if width != d:
+            raise ValueError(f"The subspace is one of {width} dimensions, and activations at the site have {d}.")
 
     @torch.no_grad()
     def require_learnable(self) -> None:
@@ -135,105 +145,175 @@ class Runs:
             ValueError: there is nothing to learn: source = base in every pair; labels that the model gives anyway, or never
                 gives even if the whole component is interchanged.
         """
-        pairs = self.pairs
-        if all(key(source) == key(pair.base) for pair in pairs for source in pair.sources if source is not None):
+        if all(key(pair.source) == key(pair.base) for pair in self.pairs):
             raise ValueError(
                 "In every pair the source is the base itself, so the interchange changes nothing, whatever the subspace, and there is "
                 "no gradient to learn from: pair each base with another source."
             )
-        several = len(pairs[0].sources) > 1  # which can't be put in as a whole
-        given_anyway, ever, instead = True, several, None
-        with frozen(module_of(self.model)):
+        given_anyway, ever, instead = True, False, None
+        with frozen(self.module):
             for rows in self.chunks():
-                paused, at = self.batch(rows)
-                untouched, target = self.compete(paused.finish(at, paused.here(at)), paused.labels[at])
-                patched, _ = self.compete(paused.finish(at, paused.there(at)), paused.labels[at])
+                untouched, target = self.compete(self.finish(rows, self.base(rows)), rows)
+                patched, _ = self.compete(self.logits(None, rows), rows)
                 given_anyway = given_anyway and bool((untouched.argmax(-1) == target).all())
-                ever = ever or bool((patched.argmax(-1) == target).any())
-                instead = int(patched[0].argmax()) if instead is None else instead
+                said = patched.argmax(-1)
+                instead = int(said[0]) if instead is None else instead
+                ever = ever or bool((said == target).any())
                 if ever and not given_anyway:
                     return
         if given_anyway:
             raise ValueError(
-                f"The model gives the label without any intervention in all of {len(pairs)} pairs, so there is nothing to learn: a label is "
+                f"The model gives the label without any intervention in all of {len(self)} pairs, so there is nothing to learn: a label is "
                 "what the base's answer becomes if the variable has its value in the source."
             )
         said = self.answers[instead] if self.answers else instead
         if isinstance(self.model, LanguageModel) and not isinstance(said, str):
             said = self.model.tokenizer.decode([said])
         raise ValueError(
-            f"Even with the whole component interchanged the label comes out in none of {len(pairs)} pairs (in the first, {said!r} does "
-            f"instead of {pairs[0].label!r}): is the variable kept at {self.site}, and are the labels right? A subspace that did better than the "
-            "whole would be an artefact (Makelov et al. 2023); to see one, force=True."
+            f"Even with the whole component interchanged the label comes out in none of {len(self)} pairs (in the first, {said!r} does "
+            f"instead of {self.pairs[0].label!r}): is the variable kept at {self.site}, and are the labels right? A subspace that did better "
+            "than the whole would be an artefact (Makelov et al. 2023); to see one, force=True."
         )
 
-    def _weight(self) -> int:
-        """The bytes that all paused runs take, about: a stream, keys and values for every layer and token of the bases."""
-        if not isinstance(self.model, LanguageModel):
-            return 0
-        lm, bases = self.model, {key(pair.base): pair.base for pair in self.pairs}
-        tokens = lm.tokens(list(bases.values())).numel()
-        return 3 * tokens * lm.n_layers * lm.d_model * lm.anatomy.embedding.weight.element_size()
+
+# -- up to the site, and on from there ----------------------------------------------------------------------------------
+
+Waiting = tuple[Tensor, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]
+"""What the distinct prompts have at the site, which of them is each pair's base, which its source, and `finish`."""
 
 
-def as_answers(answers) -> list | None:
-    """The answers that compete as a list, or None.
-
-    Raises:
-        ValueError: a single one.
-    """
-    if isinstance(answers, str | int):
+def _in_language_model(lm: LanguageModel, site: Site, pairs: list[Counterfactual]) -> Waiting:
+    place = editable(site).place(lm)
+    if one_a_row(site.positions):
         raise ValueError(
-            f"answers is a list of words that compete, such as [' he', ' she'], and {answers!r} alone was given."
+            f"{site} names a sequence of positions for each row, and all pairs are interchanged at one place: choose prompts in which "
+            "it is the same token, counted from the start or from the end."
         )
-    return None if answers is None else list(answers)
+    prompts, which = _distinct([pair.base for pair in pairs] + [pair.source for pair in pairs])
+    which_base, which_source = which.view(2, -1)
+    n = int(which_base.max()) + 1
+    bases, others = prompts[:n], prompts[n:]  # a source that is some pair's base, too, needs no run of its own
+    tokens = lm.tokens(bases)
+    # A captured run has a stream, keys and values for every layer and token.
+    weight = 3 * tokens.numel() * lm.n_layers * lm.d_model * lm.anatomy.embedding.weight.element_size()
+    resumable = can_resume(lm) and weight <= KEEP
+
+    def at_the_site(prompts: list, tokens: Tensor, passing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What prompts have at the site, (row, *shape), in a run that has been made or is made here, and the columns (row, place)."""
+        layout = Layout(tokens.attention_mask)
+        try:
+            spots = layout.spots(site.positions)
+        except ValueError as error:  # it counts rows of this batch, which nobody outside knows
+            named = [f"Row {i} is the prompt {prompts[int(i)]!r}." for i in re.findall(r"\brow (\d+)", str(error))]
+            raise ValueError(" ".join([str(error), *named])) from None
+        if spots.each is None:
+            raise ValueError(
+                f"{site} names a different number of tokens in different prompts ({sorted(set(spots.counts))}): choose prompts "
+                "of equal length, or name as many positions in each."
+            )
+        if passing is None:
+            # Later tokens can't change what passes there; only an edit that counts from the end needs them.
+            passing = _up_to(lm, place, tokens, int(spots.columns.max()) + 1 if resumable else tokens.shape[1])
+        taken = place.view(layout.batched(passing))[spots.rows, spots.columns]
+        taken = taken if site.heads is None else taken[:, site.head_list]
+        return taken.unflatten(0, (-1, spots.each)), spots.columns.view(-1, spots.each)
+
+    kept: list[Tensor] = []
+    if resumable:
+        with hooked_at(place, kept.append):
+            run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
+    values, columns = at_the_site(bases, tokens, *kept)
+    if others:
+        there, _ = at_the_site(others, lm.tokens(others))
+        if values.shape[1:] != there.shape[1:]:
+            raise ValueError(
+                f"{site} names {values.shape[1]} tokens of the bases and {there.shape[1]} of the sources, which don't pair up: choose "
+                "prompts of equal length, or name positions that exist in both."
+            )
+        values = torch.cat([values, there])
+
+    def resumed(rows: Tensor, values: Tensor) -> Tensor:
+        rows = which_base[rows]
+        first = int(columns[rows].min())
+        spots = (torch.arange(len(rows))[:, None], columns[rows] - first)
+        if site.heads is not None:
+            spots = (spots[0][..., None], spots[1][..., None], torch.tensor(site.head_list))
+
+        def put(tensor: Tensor) -> Tensor:
+            result = tensor.clone()  # the captured run stays as it is
+            view = place.view(result.view(len(rows), -1, result.shape[-1]))
+            view[spots] = values.to(view)
+            return result
+
+        layers = [site.layer] * len(rows)
+        at_the_layer = {site.layer: put}.get
+        return lm.anatomy.unembed(run.resume(site.component, layers, rows, first, at_the_layer))
+
+    def whole(rows: Tensor, values: Tensor) -> Tensor:
+        with intervene(lm, replace(site, values)):
+            return lm.next_token_logits(take(tokens, which_base[rows].tolist()), grad=torch.is_grad_enabled())
+
+    return values, which_base, which_source, resumed if resumable else whole
 
 
-def listed(subspace) -> list:
-    """Subspaces, one for each of a pair's sources."""
-    return list(subspace) if isinstance(subspace, list | tuple | nn.ModuleList) else [subspace]
-
-
-def module_of(model) -> nn.Module:
-    """The module behind a `LanguageModel`, or a plain one itself."""
-    return model.model if isinstance(model, LanguageModel) else model
-
-
-def has_places_of_pairs(site) -> bool:
-    """Are a site's positions given one sequence a pair?"""
-    return one_a_row(getattr(site, "positions", None))
-
-
-def require_held_out(train: Sequence, held_out: Sequence, name: str, used: str = "trained on") -> None:
-    """Refuse pairs whose prompts stand in other pairs, too, which are `used` already.
-
-    Raises:
-        ValueError: some do.
-    """
-    train, held_out = map(as_counterfactuals, (train, held_out))
-    seen = {key(prompt) for pair in train for prompt in (pair.base, *pair.sources) if prompt is not None}
-    shared = {
-        key(prompt): prompt
-        for pair in held_out
-        for prompt in (pair.base, *pair.sources)
-        if prompt is not None and key(prompt) in seen
-    }
-    if shared:
+def _in_module(module: nn.Module, name: str, pairs: list[Counterfactual], device: torch.device) -> Waiting:
+    try:
+        site = module.get_submodule(name)
+    except AttributeError as error:
+        names = ", ".join(repr(n) for n, _ in module.named_modules() if n)
+        raise ValueError(f"There is no submodule {name!r}: it is one of {names}.") from error
+    inputs = [*(pair.base for pair in pairs), *(pair.source for pair in pairs)]
+    if not all(isinstance(one, Tensor) and one.shape == inputs[0].shape for one in inputs):
+        given = sorted({str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in inputs})
         raise ValueError(
-            f"{len(shared)} of the {name} pairs' prompts are {used} as well, {next(iter(shared.values()))!r} for one: hold out "
-            "whole items, so that no base or source stands on both sides."
+            f"A plain module's bases and sources are tensors of one shape, and {', '.join(given)} were given."
         )
+    inputs, kept = torch.stack(inputs).to(device), []
 
+    def look(module, args, output) -> None:
+        kept.append(output.clone() if isinstance(output, Tensor) else None)  # what follows may write to it
 
-def site_of_others(site, other, name: str):
-    """The site of pairs that are not the training pairs.
-
-    Raises:
-        ValueError: none was given, and the training pairs' says nothing of them.
-    """
-    if other is None and has_places_of_pairs(site):
+    with removing(site.register_forward_hook(look)):
+        module(inputs)
+    if len(kept) != 1:
         raise ValueError(
-            f"{site} has a sequence of positions for each training pair, which says nothing of the {name} pairs: give theirs, "
-            f"{name}_site=Site(…)."
+            f"The submodule {name!r} runs {len(kept)} times in one run, and a site is one place: name one that runs once."
         )
-    return other or site
+    if kept[0] is None or kept[0].shape[:-1] != inputs.shape[:1]:
+        raise ValueError("The site of a plain module is a submodule whose output is one tensor (batch, d).")
+
+    def finish(rows: Tensor, values: Tensor) -> Tensor:
+        def put(module, args, output) -> Tensor:
+            return values[:, 0].to(output, copy=True)
+
+        with removing(site.register_forward_hook(put)):
+            return module(inputs[rows])
+
+    return kept[0][:, None], *torch.arange(len(inputs)).view(2, -1), finish
+
+
+def _up_to(lm: LanguageModel, place: Place, tokens: Tensor, columns: int) -> Tensor:
+    """What passes a place in the first columns; the run ends there."""
+    kept: list[Tensor] = []
+
+    def stop(tensor: Tensor) -> None:
+        kept.append(tensor.clone())
+        raise _Enough
+
+    with hooked_at(place, stop), suppress(_Enough):
+        lm.model(tokens[:, :columns], attention_mask=tokens.attention_mask[:, :columns], use_cache=False)
+    return kept.pop()
+
+
+class _Enough(Exception):
+    """The run has reached the site."""
+
+
+def _distinct(prompts: list) -> tuple[list, Tensor]:
+    """The distinct prompts among some, and which of them each one is."""
+    keys = [key(prompt) for prompt in prompts]
+    found: dict = {}
+    for name, prompt in zip(keys, prompts, strict=True):
+        found.setdefault(name, prompt)
+    numbers = {name: i for i, name in enumerate(found)}
+    return list(found.values()), torch.tensor([numbers[name] for name in keys])

@@ -8,19 +8,15 @@ content within span(Q), and leaving the rest alone, acts as exchanging the varia
 
 Here are the subspaces themselves: one to be learnt (`RotatedSubspace`), one whose size is learnt as well (`BoundlessSubspace`,
 Wu et al. 2023), and those that need no learning, which every learnt one must beat (`principal_components`, `class_means`).
-How they are learnt and tested is in `das`.
+How they are learnt and tested is in `train`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..edits import swapped
@@ -48,7 +44,6 @@ class RotatedSubspace(nn.Module):
 
     Attributes:
         basis: Q (d, rank), orthonormal columns.
-        about: what a file that it was loaded from says about it; `save` keeps it.
 
     Raises:
         ValueError: a rank outside 1 to d, or a start of another width or that is not k independent directions.
@@ -58,7 +53,7 @@ class RotatedSubspace(nn.Module):
         super().__init__()
         if not 1 <= rank <= d:
             raise ValueError(f"A subspace of {d} dimensions has a rank of 1 to {d}, and rank={rank} was given.")
-        self.d, self.rank, self.about = d, rank, {}
+        self.d, self.rank = d, rank
         columns = torch.randn(d, rank, generator=torch.Generator().manual_seed(seed))
         if start is not None:
             given = torch.as_tensor(start).detach().float().cpu()
@@ -84,54 +79,8 @@ class RotatedSubspace(nn.Module):
         """The base's activations (…, d) with the source's content within the subspace."""
         return swapped(base, source, self.basis)
 
-    def split(self, *ranks: int) -> list[Part]:
-        """Parts of the subspace, orthogonal to one another, for several variables at one site (Geiger et al. 2023,
-        section 3, with several sources). They share this subspace's one matrix, and are learnt together.
-
-        Raises:
-            ValueError: ranks that don't add up to this subspace's.
-        """
-        if sum(ranks) != self.rank or min(ranks) < 1:
-            raise ValueError(f"The parts' ranks add up to the whole's, {self.rank}, and {ranks} were given.")
-        ends = torch.tensor(ranks).cumsum(0).tolist()
-        return [Part(self, slice(end - rank, end)) for rank, end in zip(ranks, ends, strict=True)]
-
-    def save(self, path: str | Path, **about: str) -> None:
-        """Write it to a safetensors file; `about` (site="block_output 21", model=lm.name) is kept beside it, and what a
-        file that it was loaded from said."""
-        _save(self, path, {"d": self.d, "rank": self.rank}, about)
-
-    @classmethod
-    def load(cls, path: str | Path) -> RotatedSubspace:
-        """Read what `save` wrote; what was said about it is in `.about`.
-
-        Raises:
-            ValueError: the file holds something else.
-        """
-        return _load(cls, path)
-
     def __repr__(self) -> str:
         return f"RotatedSubspace(d={self.d}, rank={self.rank})"
-
-
-class Part(nn.Module):
-    """Some of the dimensions of a `RotatedSubspace`, as a subspace of its own; see `RotatedSubspace.split`."""
-
-    def __init__(self, whole: RotatedSubspace, columns: slice):
-        super().__init__()
-        self.whole, self.columns = whole, columns
-        self.d, self.rank = whole.d, columns.stop - columns.start
-
-    @property
-    def basis(self) -> Tensor:
-        return self.whole.basis[:, self.columns]
-
-    def swap(self, base: Tensor, source: Tensor) -> Tensor:
-        """As `RotatedSubspace.swap`, within this part."""
-        return swapped(base, source, self.basis)
-
-    def __repr__(self) -> str:
-        return f"Part(d={self.d}, rank={self.rank}, dimensions {self.columns.start} to {self.columns.stop - 1})"
 
 
 class BoundlessSubspace(nn.Module):
@@ -171,7 +120,7 @@ class BoundlessSubspace(nn.Module):
         super().__init__()
         if d < 1:
             raise ValueError(f"A space has one dimension at least, and d={d} was given.")
-        self.d, self.temperatures, self.penalty_weight, self.about = d, temperature, penalty, {}
+        self.d, self.temperatures, self.penalty_weight = d, temperature, penalty
         random = torch.randn(d, d, generator=torch.Generator().manual_seed(seed))
         self.weight = nn.Parameter(_orthonormal(random))
         self.boundary = nn.Parameter(torch.tensor(float(boundary)))
@@ -226,19 +175,6 @@ class BoundlessSubspace(nn.Module):
     def hard(self) -> RotatedSubspace:
         """The dimensions within the boundary, as a subspace of fixed size."""
         return RotatedSubspace(self.d, self.rank, start=self.basis)
-
-    def save(self, path: str | Path, **about: str) -> None:
-        """Write it to a safetensors file; see `RotatedSubspace.save`."""
-        _save(self, path, {"d": self.d, "temperature": list(self.temperatures), "penalty": self.penalty_weight}, about)
-
-    @classmethod
-    def load(cls, path: str | Path) -> BoundlessSubspace:
-        """Read what `save` wrote.
-
-        Raises:
-            ValueError: the file holds something else.
-        """
-        return _load(cls, path)
 
     def __repr__(self) -> str:
         return f"BoundlessSubspace(d={self.d}, within its boundary: {self.rank})"
@@ -347,31 +283,3 @@ def _matrix(activations: Tensor) -> Tensor:
 
 def _span(columns: Tensor, rank: int) -> Tensor:
     return torch.linalg.svd(columns, full_matrices=False).U[:, :rank]
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def _save(subspace: nn.Module, path: str | Path, arguments: dict, about: dict[str, str]) -> None:
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in subspace.state_dict().items()}
-    about = json.dumps(subspace.about | about)
-    heading = {"kind": type(subspace).__name__, "arguments": json.dumps(arguments), "about": about}
-    save_file(tensors, path, metadata=heading)
-
-
-def _load(cls, path: str | Path):
-    try:
-        opened = safe_open(path, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, and {cls.__name__} was expected: {error}.") from error
-    with opened as file:
-        heading = file.metadata() or {}
-        if heading.get("kind") != cls.__name__:
-            raise ValueError(f"{path} holds {heading.get('kind', 'something else')}, and {cls.__name__} was expected.")
-        arguments = json.loads(heading["arguments"])
-        if "temperature" in arguments:
-            arguments["temperature"] = tuple(arguments["temperature"])
-        made = cls(**arguments)
-        made.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    made.about = json.loads(heading["about"])
-    return made

@@ -7,13 +7,13 @@ variable would. *Interchange-intervention accuracy* (IIA) is the share of pairs 
 A high IIA on pairs that were not trained on shows that this subspace is sufficient to carry the variable's value from run to
 run. It shows neither that the network uses this subspace when nobody intervenes (Makelov et al. 2023; Wu et al. 2024 in
 reply), nor that no other does as well. So compare: with the whole component, with random subspaces, with subspaces
-that need no training, on items held out (`das_compare`).
+that need no training, on items held out (`compare_subspaces`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from ..engine import frozen, require_gradients
 from ..models import LanguageModel
 from ..sites import Site
-from .counterfactuals import Counterfactual
-from .interchange import Runs, as_answers, listed, module_of, require_held_out, site_of_others
+from .counterfactuals import Counterfactual, as_answers, as_counterfactuals, require_held_out
+from .interchange import Interchanges
 from .subspaces import principal_angles
 
 
@@ -37,10 +37,10 @@ def interchange_logits(model, site, subspace, pairs: Sequence[Counterfactual | t
     >>> interchange_logits(lm, Site("block_output", 15, positions=1), None, pairs).shape
     torch.Size([8, 49152])
     """
-    runs, subspaces = Runs(model, site, pairs), listed(subspace)
-    runs.require_fit(subspaces)
-    with torch.no_grad(), frozen(module_of(model)):
-        return torch.cat([runs.interchange(subspaces, rows)[0] for rows in runs.chunks()])
+    runs = Interchanges(model, site, as_counterfactuals(pairs))
+    runs.require_fit(subspace)
+    with torch.no_grad(), frozen(runs.module):
+        return torch.cat([runs.logits(subspace, rows) for rows in runs.chunks()])
 
 
 def interchange_accuracy(
@@ -61,15 +61,16 @@ def interchange_accuracy(
     Args:
         model: a `LanguageModel`, or any module from inputs to logits.
         site: a `Site`; for a plain module, the name of a submodule.
-        subspace: anything with a method `swap`; an orthonormal basis (d, rank); None for the whole component; or a list
-            of these, one for each of a pair's several sources.
+        subspace: anything with a method `swap`; an orthonormal basis (d, rank); or None for the whole component.
         pairs: each a `Counterfactual`, or plain (base, source, label).
         answers: rank the label among these words, and not among the whole vocabulary.
 
     Raises:
         ValueError: pairs that don't fit the site, a subspace of another width, or a basis that is not orthonormal.
     """
-    return Runs(model, site, pairs, answers).score(subspace)[0]
+    runs = Interchanges(model, site, as_counterfactuals(pairs), as_answers(answers))
+    runs.require_fit(subspace)
+    return runs.score(subspace)[0]
 
 
 @dataclass
@@ -80,7 +81,7 @@ class History:
         loss, accuracy: of each step's batch: the loss, and the IIA.
         checked: the steps after which the following were measured.
         validation, validation_loss: IIA and loss on the validation pairs, if there are any.
-        angle: the largest principal angle to a subspace's beginning, in degrees: how far it has turned.
+        angle: the largest principal angle to the subspace's beginning, in degrees: how far it has turned.
         best: the step whose subspace was kept.
         stopped_early: did validation stop it?
     """
@@ -126,7 +127,6 @@ def train_das(
     lr: float = 0.01,
     seed: int = 0,
     validation: Sequence[Counterfactual | tuple] = (),
-    validation_site: Site | None = None,
     patience: int = 5,
     answers: Sequence[str | int] | None = None,
     force: bool = False,
@@ -145,12 +145,10 @@ def train_das(
 
     Args:
         model, site, pairs, answers: as in `interchange_accuracy`. With `answers` the loss ranks these words alone, too.
-        subspace: a `RotatedSubspace`, a `BoundlessSubspace`, or a list of them (`RotatedSubspace.split`) where a pair has
-            several sources; it is changed in place.
+        subspace: a `RotatedSubspace` or a `BoundlessSubspace`; it is changed in place.
         steps, batch_size, lr: of the training.
         seed: of the batches' order. The global random state is left alone.
         validation: pairs to choose the step by, with prompts that are not trained on.
-        validation_site: their site, where positions are given one sequence a pair.
         patience: stop after so many checks (twenty in all) without an improvement.
         force: train even where there is nothing to learn, to see what comes of it.
 
@@ -159,30 +157,27 @@ def train_das(
             the model gives anyway, or never gives even if the whole component is interchanged. Always: validation
             prompts that are trained on, a subspace of another width, or inside `torch.inference_mode`.
     """
-    runs, check = training_runs(
-        model, site, pairs, answers, validation=validation, validation_site=validation_site, force=force
-    )
+    pairs, validation, answers = as_counterfactuals(pairs), as_counterfactuals(validation), as_answers(answers)
+    runs, check = training_runs(model, site, pairs, validation, answers, force)
     return learn(runs, check, subspace, steps=steps, batch_size=batch_size, lr=lr, seed=seed, patience=patience)
 
 
 def training_runs(
-    model, site, pairs, answers, *, validation=(), validation_site=None, force=False
-) -> tuple[Runs, Runs | None]:
+    model, site, pairs: list, validation: list, answers: list | None, force: bool
+) -> tuple[Interchanges, Interchanges | None]:
     """The training pairs' runs and the validation pairs', for `learn`; arguments and errors as in `train_das`."""
     require_gradients()
-    pairs, validation, answers = list(pairs), list(validation), as_answers(answers)
     require_held_out(pairs, validation, "validation")
-    runs, check = Runs(model, site, pairs, answers), None
-    if validation:
-        check = Runs(model, site_of_others(site, validation_site, "validation"), validation, answers)
+    runs = Interchanges(model, site, pairs, answers)
+    check = Interchanges(model, site, validation, answers) if validation else None
     if not force:
         runs.require_learnable()
     return runs, check
 
 
 def learn(
-    runs: Runs,
-    check: Runs | None,
+    runs: Interchanges,
+    check: Interchanges | None,
     subspace,
     *,
     steps: int = 100,
@@ -192,39 +187,39 @@ def learn(
     patience: int = 5,
 ) -> History:
     """`train_das` on runs that are there already, so that several subspaces can be learnt from the same."""
-    subspaces = listed(subspace)
     if steps < 1 or batch_size < 1:
         raise ValueError(f"Training takes steps and batches of one or more: steps={steps}, batch_size={batch_size}.")
-    modules = nn.ModuleList(one for one in subspaces if isinstance(one, nn.Module))
-    if not _learnt(modules):
+    if not isinstance(subspace, nn.Module) or not any(p.requires_grad for p in subspace.parameters()):
         raise ValueError(f"There is nothing to train in {subspace!r}: give a RotatedSubspace or a BoundlessSubspace.")
-    runs.require_fit(subspaces)
-    module = module_of(runs.model)
-    modules.to(next((p.device for p in module.parameters()), torch.device("cpu")))
-    with frozen(module):
-        return _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patience)
+    runs.require_fit(subspace)
+    subspace.to(runs.device)
+    with frozen(runs.module):
+        return _train(runs, check, subspace, steps, batch_size, lr, seed, patience)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patience) -> History:
+def _train(runs, check, subspace, steps, batch_size, lr, seed, patience) -> History:
     history, kept, waited = History(), None, 0
-    optimiser = torch.optim.Adam(_groups(modules, lr))
+    learnt = {name: p for name, p in subspace.named_parameters() if p.requires_grad}
+    # Boundaries learn at ten times the rotation's rate, as in pyvene's tutorials.
+    rates = [{"params": p, "lr": 10 * lr if name.endswith("boundary") else lr} for name, p in learnt.items()]
+    optimiser = torch.optim.Adam(rates)
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    start = _bases(subspaces)
+    anneal = getattr(subspace, "anneal", lambda share: None)
+    start = _basis(subspace)
     batches = _batches(len(runs), batch_size, torch.Generator().manual_seed(seed))
     checks = {round(steps * (i + 1) / min(steps, 20)) for i in range(min(steps, 20))}
     with tqdm(total=steps, desc="DAS", unit="step", leave=False, delay=2) as bar:
         for step in range(1, steps + 1):
-            for one in modules:
-                getattr(one, "anneal", lambda share: None)((step - 1) / max(1, steps - 1))
+            anneal((step - 1) / max(1, steps - 1))
+            rows = next(batches)
             with torch.enable_grad():
-                logits, target = runs.compete(*runs.interchange(subspaces, next(batches)))
-                loss = cross_entropy(logits, target)
-                loss = loss + sum(one.penalty for one in modules if hasattr(one, "penalty"))
-                gradients = torch.autograd.grad(loss, list(_learnt(modules).values()))
-            for parameter, gradient in zip(_learnt(modules).values(), gradients, strict=True):
+                logits, target = runs.compete(runs.logits(subspace, rows), rows)
+                loss = cross_entropy(logits, target) + getattr(subspace, "penalty", 0.0)
+                gradients = torch.autograd.grad(loss, list(learnt.values()))
+            for parameter, gradient in zip(learnt.values(), gradients, strict=True):
                 parameter.grad = gradient
             optimiser.step()
             optimiser.zero_grad()
@@ -235,54 +230,34 @@ def _train(runs, check, subspaces, modules, steps, batch_size, lr, seed, patienc
             if step not in checks:
                 continue
             history.checked.append(step)
-            history.angle.append(_turned(start, _bases(subspaces)))
-            for one in modules:  # judged and kept as it will be used
-                getattr(one, "anneal", lambda share: None)(1.0)
+            history.angle.append(math.nan if start is None else principal_angles(start, _basis(subspace)).max().item())
+            anneal(1.0)  # judged and kept as it will be used
             if check is None:
                 history.best = step
                 continue
-            accuracy, loss = check.score(subspaces)
+            accuracy, loss = check.score(subspace)
             history.validation.append(accuracy)
             history.validation_loss.append(loss)
             waited += 1
             if kept is None or (accuracy, -loss) > kept[0]:
-                kept, waited, history.best = ((accuracy, -loss), deepcopy(modules.state_dict())), 0, step
+                kept, waited, history.best = ((accuracy, -loss), deepcopy(subspace.state_dict())), 0, step
             if waited >= patience and step < steps:
                 history.stopped_early = True
                 break
     if kept is not None:
-        modules.load_state_dict(kept[1])
+        subspace.load_state_dict(kept[1])
     return history
 
 
-def _batches(n: int, size: int, generator: torch.Generator):
+def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Batches without end: every pair once an epoch, in a new order each time."""
-    waiting: list[int] = []
+    waiting = torch.zeros(0, dtype=torch.long)
     while True:
         while len(waiting) < size:
-            waiting += torch.randperm(n, generator=generator).tolist()
+            waiting = torch.cat([waiting, torch.randperm(n, generator=generator)])
         yield waiting[:size]
         waiting = waiting[size:]
 
 
-def _groups(modules: nn.ModuleList, lr: float) -> list[dict]:
-    """Boundaries learn at ten times the rotation's rate, as in pyvene's tutorials."""
-    groups = {lr: [], 10 * lr: []}
-    for name, parameter in _learnt(modules).items():
-        groups[10 * lr if name.endswith("boundary") else lr].append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items() if parameters]
-
-
-def _learnt(modules: nn.ModuleList) -> dict[str, nn.Parameter]:
-    """The parameters that are to change."""
-    return {name: parameter for name, parameter in modules.named_parameters() if parameter.requires_grad}
-
-
-def _bases(subspaces: list) -> list[Tensor]:
-    return [one.basis.detach().clone() for one in subspaces if hasattr(one, "basis")]
-
-
-def _turned(before: list[Tensor], now: list[Tensor]) -> float:
-    """The largest principal angle, in degrees, between a subspace and what it was."""
-    angles = [principal_angles(*both).max().item() for both in zip(before, now, strict=True)]
-    return max(angles, default=math.nan)
+def _basis(subspace) -> Tensor | None:
+    return subspace.basis.detach().clone() if hasattr(subspace, "basis") else None

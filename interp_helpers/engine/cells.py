@@ -1,6 +1,6 @@
 """Many runs of one prompt, each with another site patched: a sweep's cells, batched.
 
-Where the model can be resumed (`replay`), the cells are rows of batches that begin at the patched block and token, as many
+Where the model can be resumed (`resume`), the cells are rows of batches that begin at the patched block and token, as many
 as a stated amount of memory allows. Where not, `intervene` and a forward for each cell or a few: the plain way.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ..edits import replace
 from ..hooks import Edit, intervene
 from ..models import take
 from ..sites import Site
-from .resume import Patch, Run, can_resume
+from .resume import Run, can_resume
 
 MEMORY = 64 * 2**20  # bytes that one call of a block may need for its intermediate results, about
 GROUPS = 4  # rows are grouped by their first patched token: more groups waste fewer tokens, fewer make larger batches
@@ -36,11 +37,6 @@ class Cell:
     head: int | None = None
 
 
-def no_edits(rows: Sequence[int]) -> list[Edit]:
-    """Nothing but the patch."""
-    return []
-
-
 @torch.no_grad()
 def runs(
     lm,
@@ -48,7 +44,7 @@ def runs(
     component: str,
     cells: Sequence[Cell],
     source: Callable[[Sequence[int]], Activations],
-    edits: Callable[[Sequence[int]], list[Edit]] = no_edits,
+    edits: Callable[[Sequence[int]], list[Edit]] = lambda rows: [],
 ) -> Iterator[Tensor]:
     """The final logits (row, vocab) of the base run, and then of each cell's patched run, in order.
 
@@ -91,9 +87,9 @@ def _plain(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tensor]
         rows = everything * max(1, len(together))
         these = take(tokens, rows)
         changes = edits(rows)
+        positions = sum((cell.positions for cell in together), ())
         for layer in together[0].layers if together else ():
-            where = dict(positions=sum((cell.positions for cell in together), ()), heads=together[0].head)
-            changes = [*changes, replace(Site(component, layer, **where), acts.rows(rows))]
+            changes = [*changes, replace(Site(component, layer, positions, together[0].head), acts.rows(rows))]
         with intervene(lm, *changes) if changes else nullcontext():
             logits = lm.next_token_logits(these)
         bar.update(len(rows) * bool(together))
@@ -102,17 +98,25 @@ def _plain(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tensor]
     yield from run([])
     # Somebody's edits may be of just these rows, and so a batch has no others.
     at_once = 1 if lm.interventions else max(1, ROWS // len(tokens))
-    waiting: list[Cell] = []
-    for cell in cells:
-        if waiting and ((cell.layers, cell.head) != (waiting[0].layers, waiting[0].head) or len(waiting) == at_once):
-            yield from run(waiting)
-            waiting = []
-        waiting.append(cell)
-    if waiting:
-        yield from run(waiting)
+    for _, group in groupby(cells, key=lambda cell: (cell.layers, cell.head)):
+        alike = list(group)
+        for i in range(0, len(alike), at_once):
+            yield from run(alike[i : i + at_once])
 
 
 # -- resuming -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """One row of a resumed batch: the cell's number, the base row, and the (base column, source column) pairs that
+    differ, the first column first."""
+
+    cell: int
+    row: int
+    layers: range
+    columns: list[list[int]]
+    head: int | None
 
 
 def _resumed(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tensor]:
@@ -122,55 +126,71 @@ def _resumed(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tenso
     at_once = max(1, 8 * MEMORY // (6 * lm.n_layers * columns * lm.d_model * streams.element_size()))
     for rows in (range(batch)[i : i + at_once] for i in range(0, batch, at_once)):
         run, acts = Run(lm, take(tokens, rows), edits(rows)), source(rows)
-        streams[:, rows] = run.final.to(streams)
-        patches = _patches(lm, run, component, cells, acts, rows)
+        streams[:, rows] = run.streams[-1][torch.arange(len(rows)), run.last].to(streams)
+        patches = _patches(run, cells, acts, rows)
         for group in _grouped(patches, columns, lambda new: rows_per_call(lm, new, columns)):
             where = torch.tensor([(1 + patch.cell, rows[patch.row]) for patch in group])
-            streams[where[:, 0], where[:, 1]] = run.resume(component, group, acts).to(streams)
+            streams[where[:, 0], where[:, 1]] = _together(run, component, group, acts).to(streams)
             bar.update(len(group))
     per_call = max(1, MEMORY // (batch * lm.model.config.vocab_size * streams.element_size()))
     for i in range(0, len(streams), per_call):
         yield from lm.unembed(streams[i : i + per_call].to(lm.device).flatten(0, 1)).unflatten(0, (-1, batch))
 
 
-def _patches(lm, run: Run, component: str, cells, acts: Activations, rows: range) -> list[Patch]:
-    """A patch for each cell and row; those that can't change anything are left out."""
+def _together(run: Run, component: str, patches: list[_Patch], acts: Activations) -> Tensor:
+    """The stream (patch, d) that leaves the last block at each patched run's last token."""
+    first = min(patch.columns[0][0] for patch in patches)
+    layers, rows = [patch.layers[0] for patch in patches], torch.tensor([patch.row for patch in patches])
+    places = [(i, at - first, p.row, of, p.head or 0) for i, p in enumerate(patches) for at, of in p.columns]
+    spans = [(p.layers.start, p.layers.stop) for p in patches for _ in p.columns]
+    where, (begin, end) = torch.tensor(places), torch.tensor(spans).unbind(1)
+
+    def put(layer: int) -> Callable[[Tensor], Tensor] | None:
+        """What puts the source's activations of a layer into the rows that are patched there."""
+        to_row, to_column, row, column, head = where[(begin <= layer) & (layer < end)].unbind(1)
+        if not len(to_row):
+            return None
+        heads = () if patches[0].head is None else (head,)
+        place = run.lm.anatomy.place(component, layer)
+
+        def change(tensor: Tensor) -> Tensor:
+            result = tensor.clone()  # others may hold on to the original
+            view = place.view(result.view(-1, run.streams[-1].shape[1] - first, result.shape[-1]))
+            view[(to_row, to_column, *heads)] = acts[component, layer][(row, column, *heads)].to(view)
+            return result
+
+        return change
+
+    return run.resume(component, layers, rows, first, put)
+
+
+def _patches(run: Run, cells, acts: Activations, rows: range) -> list[_Patch]:
+    """A patch for each cell and row; those that can't change anything are left out: before the first column where base and
+    source differ, things are replaced by themselves."""
     found, spots = [], {}
-    alike = _alike(run, acts)
+    ours, theirs = run.streams[0], acts["block_input", 0]
+    shared = min(ours.shape[1], theirs.shape[1])
+    differs = (ours[:, :shared] != theirs[:, :shared]).any(-1)
+    alike = [int(row.nonzero()[0]) if row.any() else shared for row in differs]
     for number, cell in enumerate(cells):
         positions = tuple(cell.positions[row] for row in rows)
         if positions not in spots:
-            site = Site(component, cell.layers[0], positions, cell.head)
-            ours, theirs = run.layout.spots(positions), acts.layout.spots(positions)
-            place = site.place(lm)
-            replace(site, acts).prepare(
-                place.shape if cell.head is None else (1, place.shape[1]), ours
-            )  # refuses misfits
+            to, of = run.layout.spots(positions), acts.layout.spots(positions)
             pairs: list[list] = [[] for _ in rows]
-            for row, at, of in zip(ours.rows.tolist(), ours.columns.tolist(), theirs.columns.tolist(), strict=True):
-                if at != of or at >= alike[row]:
-                    pairs[row].append((at, of))
-            spots[positions] = pairs
-        for row, columns in enumerate(spots[positions]):
-            if columns:
-                found.append(Patch(number, row, cell.layers, tuple(columns), cell.head))
+            for row, *columns in zip(to.rows.tolist(), to.columns.tolist(), of.columns.tolist(), strict=True):
+                if columns[0] != columns[1] or columns[0] >= alike[row]:
+                    pairs[row].append(columns)
+            spots[positions] = list(map(sorted, pairs))
+        found += [_Patch(number, i, cell.layers, to, cell.head) for i, to in enumerate(spots[positions]) if to]
     return found
 
 
-def _alike(run: Run, acts: Activations) -> list[int]:
-    """For each row, the first column where base and source differ: before it, a patch replaces things by themselves."""
-    ours, theirs = run.streams[0], acts["block_input", 0]
-    columns = min(ours.shape[1], theirs.shape[1])
-    differs = (ours[:, :columns] != theirs[:, :columns]).any(-1)
-    return [int(row.nonzero()[0]) if row.any() else columns for row in differs]
-
-
-def _grouped(patches: list[Patch], width: int, rows_of: Callable[[int], int]) -> Iterator[list[Patch]]:
+def _grouped(patches: list[_Patch], width: int, rows_of: Callable[[int], int]) -> Iterator[list[_Patch]]:
     """Patches that share their batches: of neighbouring first tokens, as many as the memory allows."""
-    patches = sorted(patches, key=lambda patch: patch.start)
+    patches = sorted(patches, key=lambda patch: patch.columns[0][0])
     groups = max(1, min(GROUPS, len(patches) * width // (2 * SMALLEST)))
     share = -(-len(patches) // groups)
     while patches:
-        size = min(share, rows_of(width - patches[0].start))
+        size = min(share, rows_of(width - patches[0].columns[0][0]))
         yield sorted(patches[:size], key=lambda patch: patch.layers[0])
         patches = patches[size:]

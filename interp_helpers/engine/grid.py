@@ -15,13 +15,21 @@ from .cells import Cell
 
 @dataclass(frozen=True)
 class Grid:
-    """The sites that a sweep goes over, one after the other: windows of layers × places (or heads)."""
+    """The sites of a component that a sweep goes over.
 
+    Attributes:
+        name: what the component is called, with its window.
+        layers, windows: along the first axis; a window is the layers that are patched together.
+        axis, labels, places: along the second, "position" or "head"; a place is positions, one sequence a row, and a head.
+    """
+
+    component: str
+    name: str
     layers: list[int]
     windows: list[range]
     axis: str
     labels: list
-    places: list[tuple[tuple[tuple[int, ...], ...], int | None]]  # positions, one sequence a row, and a head
+    places: list[tuple[tuple[tuple[int, ...], ...], int | None]]
 
     @classmethod
     def of(cls, lm, component: str, base: Tensor, source: Tensor, layers, positions, heads, window: int) -> Grid:
@@ -40,22 +48,24 @@ class Grid:
         else:
             axis, labels = "head", as_ints(heads)
             places = [(_by_row(positions, ours, theirs), head) for head in labels]
-        for layer in layers:
-            for head in labels if heads is not None else ():
-                Site(component, layer, heads=head).place(lm)
         if not layers or not labels:
             raise ValueError(f"There is nothing to patch: layers={layers}, {axis}s={labels}.")
         if len(set(layers)) < len(layers) or len(set(labels)) < len(labels):
             raise ValueError(f"Each cell is measured once, and one is named twice: layers={layers}, {axis}s={labels}.")
-        return cls(layers, [window_of(layer, window, lm.n_layers) for layer in layers], axis, labels, places)
+        if heads is not None:
+            Site(component, layers[0], heads=labels).place(lm)
+        windows = [window_of(layer, window, lm.n_layers) for layer in layers]
+        name = component if window == 1 else f"{component}, windows of {window} layers"
+        return cls(component, name, layers, windows, axis, labels, places)
 
     @property
     def cells(self) -> list[Cell]:
         return [Cell(layers, *place) for layers in self.windows for place in self.places]
 
-    def sites(self, component: str) -> list[Site]:
+    @property
+    def sites(self) -> list[Site]:
         """All that a sweep reads from the source run."""
-        return [Site(component, layer) for layer in sorted(set().union(*self.windows))]
+        return [Site(self.component, layer) for layer in sorted(set().union(*self.windows))]
 
     def table(self, values: Tensor) -> Tensor:
         """From (cell, …) to (…, layer, place)."""
@@ -91,7 +101,7 @@ def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> list[tu
 
 
 def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], ...]:
-    """Positions as one tuple a row, so that different cells can be rows of one batch."""
+    """Positions as one tuple a row, the same of base and source, so that different cells can be rows of one batch."""
     where = Site("block_output", 0, positions=positions).positions
     n = len(ours.lengths)
     if isinstance(where, int | tuple):
@@ -101,26 +111,18 @@ def _by_row(positions, ours: Layout, theirs: Layout) -> tuple[tuple[int, ...], .
                 f"Positions were given for {len(rows)} rows, one sequence a pair, and there are {n} pairs."
             )
         return rows
-    for from_the_end in (False, True):  # a slice may count from either end of prompts that differ in length
-        found = _places(where, ours, from_the_end)
-        if found == _places(where, theirs, from_the_end):
-            return found
+    for ends in (0, 1):  # a slice may count from either end of prompts that differ in length
+        found = []
+        for layout in (ours, theirs):
+            spots = layout.spots(where)
+            rows = zip(spots.positions.split(spots.counts), layout.lengths, strict=True)
+            found.append(tuple(tuple((row - ends * length).tolist()) for row, length in rows))
+        if found[0] == found[1]:
+            return found[0]
     raise ValueError(
         f"positions={where!r} names tokens of the base prompts, of {list(ours.lengths)} tokens, and of the source prompts, of "
         f"{list(theirs.lengths)}, that don't pair up: choose prompts of equal length, or name positions that exist in both."
     )
-
-
-def _places(where: slice | None, layout: Layout, from_the_end: bool) -> tuple[tuple[int, ...], ...]:
-    spots, found = layout.spots(where), [[] for _ in layout.lengths]
-    for row, column in zip(spots.rows.tolist(), spots.columns.tolist(), strict=True):
-        found[row].append(column - layout.starts[row] - (layout.lengths[row] if from_the_end else 0))
-    return tuple(map(tuple, found))
-
-
-def named(component: str, window: int) -> str:
-    """What a sweep's component is called."""
-    return component if window == 1 else f"{component}, windows of {window} layers"
 
 
 def window_of(layer: int, width: int, n_layers: int) -> range:

@@ -12,34 +12,20 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..activations import Activations
 from ..edits import replace
 from ..hooks import Edit, hooked_at, intervene, record, removing
 from ..models import Layout
 from ..sites import Site
 
-
-@dataclass(frozen=True)
-class Patch:
-    """One row of a resumed batch: the cell's number, the base row, and (base column, source column) pairs that differ."""
-
-    cell: int
-    row: int
-    layers: range
-    columns: tuple[tuple[int, int], ...]
-    head: int | None
-
-    @property
-    def start(self) -> int:
-        return min(column for column, _ in self.columns)
+Put = Callable[[int], Callable[[Tensor], Tensor] | None]
 
 
 class Run:
@@ -58,7 +44,8 @@ class Run:
 
     def __init__(self, lm, tokens: Tensor, edits: Sequence[Edit] = (), since: int = 0):
         self.lm, self.streams, self._calls = lm, [], []
-        self.layout = Layout(tokens.attention_mask)
+        mask = tokens.attention_mask
+        self.layout = Layout(mask)
         self.last = torch.tensor(self.layout.starts) + torch.tensor(self.layout.lengths) - 1
         cache, nowhere = DynamicCache(), torch.zeros(0, dtype=torch.long)
 
@@ -77,80 +64,34 @@ class Run:
             for block in lm.anatomy.blocks:
                 stack.enter_context(removing(block.register_forward_pre_hook(entering, with_kwargs=True)))
             stack.enter_context(hooked_at(lm.anatomy.place("block_output", lm.n_layers - 1), self.streams.append))
-            lm.model(
-                tokens,
-                attention_mask=tokens.attention_mask,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=nowhere,
-            )
+            lm.model(tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
         self._keys = [layer.keys if i >= since else None for i, layer in enumerate(cache.layers)]
         self._values = [layer.values if i >= since else None for i, layer in enumerate(cache.layers)]
 
-    @property
-    def final(self) -> Tensor:
-        """The stream (row, d) that leaves the last block at each row's last token."""
-        return self.streams[-1][torch.arange(len(self.last)), self.last]
+    def resume(self, component: str, layers: Sequence[int], rows: Tensor, first: int, put: Put) -> Tensor:
+        """The stream (row, d) that leaves the last block at each row's last token, with a component changed on the way.
 
-    def resume(self, component: str, patches: Sequence[Patch], acts: Activations) -> Tensor:
-        """The stream (patch, d) that leaves the last block at each patched run's last token. The patches come in the order
-        of their first layers."""
-        lm, n = self.lm, self.lm.n_layers
-        first = min(patch.start for patch in patches)
-        shift = component == "block_output"  # what leaves a block is what enters the next
-        enters = [patch.layers[0] + shift for patch in patches]
-        rows = torch.tensor([patch.row for patch in patches])
-        where = torch.tensor([(i, at - first, p.row, of) for i, p in enumerate(patches) for at, of in p.columns])
-        heads = None if patches[0].head is None else torch.tensor([p.head for p in patches])[where[:, 0]]
-        begin, end = (torch.tensor([getattr(p.layers, s) for p in patches])[where[:, 0]] for s in ("start", "stop"))
-
-        def patch(layer: int) -> Callable[[Tensor], Tensor] | None:
-            """A function that puts the source's activations of a layer into the rows that are patched there."""
-            now = where[(begin <= layer) & (layer < end)]
-            if not len(now):
-                return None
-            to, of = (now[:, 0], now[:, 1]), (now[:, 2], now[:, 3])
-            if heads is not None:
-                these = heads[(begin <= layer) & (layer < end)]
-                to, of = (*to, these), (*of, these)
-            place = lm.anatomy.place(component, layer)
-
-            def put(tensor: Tensor) -> Tensor:
-                result = tensor.clone()  # others may hold on to the original
-                view = place.view(result.view(-1, width, result.shape[-1]))
-                view[to] = acts[component, layer][of].to(view)
-                return result
-
-            return put
-
-        width = self.streams[0].shape[1] - first
-        h = torch.empty(len(patches), width, lm.d_model, dtype=self.streams[0].dtype, device=self.streams[0].device)
-        joined = 0
-        for layer in range(enters[0], n + 1):
-            until = sum(enter <= layer for enter in enters)
-            h[joined:until] = self.streams[layer][rows[joined:until], first:]
-            joined = until
-            inside = component not in ("block_input", "block_output")
-            put = patch(layer - shift) if layer - shift in range(n) else None
-            if put and not inside:
-                h[:joined] = put(h[:joined])
-            if layer < n:
-                with self._inside(component, layer, put if inside else None, rows[:joined], first):
-                    h[:joined] = self._call(layer, h[:joined], rows[:joined], first)
-        return h[torch.arange(len(rows)), self.last[rows] - first]
-
-    def resume_at(
-        self, component: str, layer: int, rows: Tensor, first: int, put: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """The stream (row, d) that leaves the last block at some rows' last tokens, with one layer's component changed by
-        `put`, of which gradients may be asked. `put` is given what passes there, (row, column, …), from column `first` on."""
-        shift = component == "block_output"
+        Args:
+            component: what is changed.
+            layers: for each row the first layer where it is; in ascending order, for a row joins the others there.
+            rows: which of the base's rows each one is.
+            first: the column from which on they are run; the tokens before are the base's.
+            put: from a layer to a function of what passes there, (row, column, …) for the rows that have joined, which
+                returns it changed, or to None. Gradients flow through it.
+        """
+        n, shift = self.lm.n_layers, component == "block_output"  # what leaves a block is what enters the next
         inside = component not in ("block_input", "block_output")
-        h = self.streams[layer + shift][rows, first:]
-        h = h if inside else put(h)
-        for i in range(layer + shift, self.lm.n_layers):
-            with self._inside(component, i, put if inside and i == layer else None, rows, first):
-                h = self._call(i, h, rows, first)
+        h, joined = self.streams[-1][:0, first:], 0
+        for layer in range(layers[0] + shift, n + 1):
+            until = bisect_right(layers, layer - shift)
+            if until > joined:
+                h, joined = torch.cat([h, self.streams[layer][rows[joined:until], first:]]), until
+            change = put(layer - shift) if layer - shift in range(n) else None
+            if change and not inside:
+                h = change(h)
+            if layer < n:
+                with self._inside(component, layer, change if inside else None, rows[:joined], first):
+                    h = self._call(layer, h, rows[:joined], first)
         return h[torch.arange(len(rows)), self.last[rows] - first]
 
     @contextmanager
@@ -194,7 +135,7 @@ class Run:
                 name, -2 if name.startswith("position_embeddings") else None
             )
             if axis is None or value.shape[axis] != columns or len(value) not in (1, batch):
-                raise NotResumable(name)
+                raise ValueError(f"A block was called with {name}, which can't be cut to some rows and columns.")
             value = value.narrow(axis, first, columns - first)
             return value if len(value) == 1 else value[rows]
 
@@ -211,10 +152,6 @@ class _Before:
 
     def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
         return torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
-
-
-class NotResumable(Exception):
-    """A block was called with something that can't be cut to some rows and columns."""
 
 
 _found_resumable: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -252,8 +189,12 @@ def _resumes_rightly(lm) -> bool:
     base.attention_mask = source.attention_mask = torch.ones_like(base)
     base.attention_mask[1, 4:] = 0
     acts = record(lm, source, Site("block_output", 0))
-    patches = [Patch(0, 0, range(1), ((3, 3),), None), Patch(0, 1, range(1), ((2, 2),), None)]
-    resumed = lm.unembed(Run(lm, base).resume("block_output", patches, acts))
+
+    def put(h: Tensor) -> Tensor:
+        h[0, 1], h[1, 0] = acts["block_output", 0][0, 3], acts["block_output", 0][1, 2]
+        return h
+
+    resumed = lm.unembed(Run(lm, base).resume("block_output", [0, 0], torch.arange(2), 2, {0: put}.get))
     with intervene(lm, replace(Site("block_output", 0, positions=[[3], [2]]), acts)):
         whole = lm.next_token_logits(base)
     tolerance = 1e-4 if whole.dtype == torch.float32 else 5e-2

@@ -13,12 +13,11 @@ sections 2 and 3; Zhang & Nanda 2024).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..engine import Grid, named, runs
+from ..engine import Grid, require_gradients, runs
 from ..hooks import record
 from ..models import take
 from ..sites import Site
@@ -74,29 +73,10 @@ def patch_sweep(
     Raises:
         ValueError: prompts that don't pair up, or of unequal lengths where positions are not named.
     """
-    bases, sources = _paired(lm, base, source)
-    grid = Grid.of(lm, component, bases, sources, layers, positions, heads, window)
-    from_source: list[Tensor] = []
-
-    def read(rows: Sequence[int]):
-        acts = record(lm, take(sources, rows), Site("block_input", 0), *grid.sites(component))
-        from_source.append(acts.next_token_logits)
-        return acts
-
-    metrics = _listed(metric)
-
-    def measure(logits: Tensor) -> list[Tensor]:
-        return [_measured(one, logits).float().cpu() for one in metrics]
-
-    measure(lm.next_token_logits(bases))  # a metric that doesn't fit is told before the work
-    found = [measure(logits) for logits in runs(lm, bases, component, grid.cells, read)]
-    values = torch.stack([torch.stack(one) for one in zip(*found, strict=True)])  # (metric, run, pair)
-    ends = measure(torch.cat(from_source))
-    found = _sweeps(values[:, 1:], values[:, 0], ends, grid, base, metrics, named(component, window), normalize)
-    return found[0] if callable(metric) else found
+    where = dict(component=component, layers=layers, positions=positions, heads=heads, window=window)
+    return _sweep(_patched, lm, base, source, metric, normalize, **where)
 
 
-@torch.enable_grad()
 def attribution_sweep(
     lm,
     base: str | Sequence[str],
@@ -124,45 +104,90 @@ def attribution_sweep(
 
     Arguments, errors and what is returned as in `patch_sweep`; a window's estimate is the sum of its layers'.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("Gradients are needed, and torch.inference_mode forbids them: leave it for attribution_sweep.")
+    require_gradients()
+    where = dict(component=component, layers=layers, positions=positions, heads=heads, window=window)
+    return _sweep(_estimated, lm, base, source, metric, normalize, **where)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _sweep(measure: Callable, lm, base, source, metric: Metrics, normalize: bool, **where) -> Sweep | list[Sweep]:
+    """The sweep of each metric, where `measure(lm, bases, sources, grid, metrics)` gives the metrics after each patch, (metric,
+    cell, pair), and of both unpatched runs, (metric, pair) each."""
+    metrics = [metric] if callable(metric) else list(metric) if isinstance(metric, Sequence) else []
+    if not metrics or not all(map(callable, metrics)):
+        raise ValueError(
+            f"A metric such as logit_diff(lm, …), or a list of them, was expected, and {metric!r} was given."
+        )
     bases, sources = _paired(lm, base, source)
-    grid = Grid.of(lm, component, bases, sources, layers, positions, heads, window)
-    metrics = _listed(metric)
-    base_logits, sites = lm.next_token_logits(bases), grid.sites(component)
-    starts = torch.stack([_measured(one, base_logits).float().cpu() for one in metrics])
-    values = torch.zeros(len(metrics), len(grid.cells), len(bases))
-    from_source = []
+    grid = Grid.of(lm, base=bases, source=sources, **where)
+    estimated = ", estimated from the gradient" * (measure is _estimated)
+    sweeps = []
+    for one, values, start, end in zip(metrics, *measure(lm, bases, sources, grid, metrics), strict=True):
+        labels = {"pair": list(range(len(start))), "layer": grid.layers, grid.axis: grid.labels}
+        values, axes = grid.table(values), tuple(labels)
+        if isinstance(base, str):
+            values, axes, start, end = values[0], axes[1:], start[0], end[0]
+        sweep = Sweep(
+            values=values,
+            axes=axes,
+            labels=labels,
+            base=start,
+            source=end,
+            metric=_name(one),
+            component=grid.name + estimated,
+        )
+        sweeps.append(sweep.normalized if normalize else sweep)
+    return sweeps[0] if callable(metric) else sweeps
+
+
+def _patched(lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable]) -> tuple[Tensor, Tensor, Tensor]:
+    """Every patch is run."""
+    _measured(metrics, lm.next_token_logits(bases))  # a metric that doesn't fit is told before the work
+    from_source: list[Tensor] = []
+
+    def read(rows: Sequence[int]):
+        acts = record(lm, take(sources, rows), Site("block_input", 0), *grid.sites)
+        from_source.append(acts.next_token_logits)
+        return acts
+
+    found = [_measured(metrics, logits) for logits in runs(lm, bases, grid.component, grid.cells, read)]
+    found = torch.stack(found, 1)  # (metric, run, pair)
+    return found[:, 1:], found[:, 0], _measured(metrics, torch.cat(from_source))
+
+
+@torch.enable_grad()
+def _estimated(
+    lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every patch is estimated, from the gradient of the base run."""
+    base_logits, sites = lm.next_token_logits(bases), grid.sites
+    starts, from_source = _measured(metrics, base_logits), []
+    values = starts[:, None].repeat(1, len(grid.cells), 1)
     # Inside an intervention rows may be named one by one, and stay together.
     at_once = len(bases) if lm.interventions else PAIRS_PER_GRADIENT
-    for rows in (range(len(bases))[i : i + at_once] for i in range(0, len(bases), at_once)):
+    for rows in (range(i, min(i + at_once, len(bases))) for i in range(0, len(bases), at_once)):
         acts, run = record(lm, take(sources, rows), *sites), record(lm, take(bases, rows), *sites, grad=True)
         from_source.append(acts.next_token_logits)
         logits = base_logits.clone()
         logits[rows] = run.next_token_logits.to(logits)
         for i, one in enumerate(metrics):
-            measured = _measured(one, logits)
-            if not measured.requires_grad:
+            total = _checked(one, logits).sum()
+            if not total.requires_grad:
                 raise ValueError(f"{_name(one)} has no gradient: take logit_diff or probability, or use patch_sweep.")
-            slopes = torch.autograd.grad(measured.sum(), [run[site] for site in sites], retain_graph=True)
+            slopes = torch.autograd.grad(total, [run[site] for site in sites], retain_graph=True)
             slope_of = {site.layer: slope for site, slope in zip(sites, slopes, strict=True)}
             for j, cell in enumerate(grid.cells):
                 where = tuple(cell.positions[row] for row in rows)
+                ours, theirs = run.layout.spots(where), acts.layout.spots(where)
                 for layer in cell.layers:
-                    site = Site(component, layer, where, cell.head)
-                    ours, theirs = run.layout.spots(where), acts.layout.spots(where)
+                    site = Site(grid.component, layer, where, cell.head)
                     slope = slope_of[layer][ours.rows, ours.columns]
                     slope = slope if cell.head is None else slope[:, [cell.head]]
                     change = (acts.at(site, theirs).float() - run.at(site, ours).detach().float()) * slope.float()
-                    change = change.flatten(1).sum(1).cpu()
-                    values[i, j, list(rows)] += torch.zeros(len(rows)).index_add(0, ours.rows, change)
-    ends = [_measured(one, torch.cat(from_source)).float().cpu() for one in metrics]
-    name = f"{named(component, window)}, estimated from the gradient"
-    found = _sweeps(starts[:, None] + values, starts, ends, grid, base, metrics, name, normalize)
-    return found[0] if callable(metric) else found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
+                    values[i, j].index_add_(0, rows[0] + ours.rows, change.flatten(1).sum(1).cpu())
+    return values, starts, _measured(metrics, torch.cat(from_source))
 
 
 def _paired(lm, base, source) -> tuple[Tensor, Tensor]:
@@ -179,20 +204,16 @@ def _paired(lm, base, source) -> tuple[Tensor, Tensor]:
     return bases, sources
 
 
-def _listed(metric: Metrics) -> list[Callable]:
-    metrics = [metric] if callable(metric) else list(metric) if isinstance(metric, Sequence) else []
-    if not metrics or not all(map(callable, metrics)):
-        raise ValueError(
-            f"A metric such as logit_diff(lm, …), or a list of them, was expected, and {metric!r} was given."
-        )
-    return metrics
-
-
 def _name(metric: Callable) -> str:
     return getattr(metric, "name", getattr(metric, "__name__", "metric"))
 
 
-def _measured(metric: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+def _measured(metrics: list[Callable], logits: Tensor) -> Tensor:
+    """(metric, pair), without gradients, on the CPU."""
+    return torch.stack([_checked(one, logits).detach().float().cpu() for one in metrics])
+
+
+def _checked(metric: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     """
     Raises:
         ValueError: the metric gives anything but one number a row.
@@ -205,22 +226,3 @@ def _measured(metric: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
             "out .mean() and .item()."
         )
     return values
-
-
-def _sweeps(values, starts, ends, grid: Grid, base, metrics: list[Callable], component: str, normalize: bool):
-    """A sweep for each metric, from values (metric, cell, pair), and starts and ends (metric, pair)."""
-    sweeps = []
-    for found, start, end, one in zip(values, starts, ends, metrics, strict=True):
-        sweep = Sweep(
-            values=grid.table(found),
-            axes=("pair", "layer", grid.axis),
-            labels={"pair": list(range(len(start))), "layer": grid.layers, grid.axis: grid.labels},
-            base=start,
-            source=end,
-            metric=_name(one),
-            component=component,
-        )
-        if isinstance(base, str):
-            sweep = replace(sweep, values=sweep.values[0], axes=sweep.axes[1:], base=start[0], source=end[0])
-        sweeps.append(sweep.normalized if normalize else sweep)
-    return sweeps

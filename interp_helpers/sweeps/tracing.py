@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..edits import add
-from ..engine import Grid, named, runs
+from ..engine import Grid, runs
 from ..hooks import Edit, record
 from ..metrics import probability
 from ..models import as_ints, take
@@ -182,7 +182,7 @@ def causal_trace(
     tokens = take(clean, [0] * len(noise))
     grid = Grid.of(lm, component, clean, clean, layers, positions, heads, window)
     grid = replace(grid, places=[(rows * len(noise), head) for rows, head in grid.places])  # the same in every sample
-    acts = record(lm, clean, Site("block_input", 0), *grid.sites(component))
+    acts = record(lm, clean, Site("block_input", 0), *grid.sites)
 
     def corrupt(rows: Sequence[int]) -> list[Edit]:
         return [add(Site("block_input", 0, positions=tuple(span)), noise[list(rows)])]
@@ -203,7 +203,7 @@ def causal_trace(
         base=found[0].mean(),
         source=metric(acts.next_token_logits)[0].float().cpu(),
         metric=metric.name,
-        component=named(component, window),
+        component=grid.name,
         error=grid.table(found[1:] - found[0]).std(0) / n**0.5 if n > 1 else None,
         ends=("corrupted", "clean"),
         subject=span,

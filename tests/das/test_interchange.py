@@ -14,7 +14,8 @@ from tiny import tiny
 from torch import nn
 
 from interp_helpers import Counterfactual, Site, add, intervene, record, replace
-from interp_helpers.das.paused import pause
+from interp_helpers.das.counterfactuals import as_counterfactuals
+from interp_helpers.das.interchange import Interchanges
 from interp_helpers.engine import resume as replay
 from interp_helpers.engine.frozen import frozen
 from interp_helpers.models.anatomy import COMPONENTS, FAMILIES, PER_HEAD
@@ -43,12 +44,16 @@ def families_are_left_as_they_were():
 def way(request, monkeypatch):
     """Each of the two ways in which a run can be finished."""
     if request.param == "plain":
-        monkeypatch.setattr("interp_helpers.das.paused.can_resume", lambda lm: False)
+        monkeypatch.setattr("interp_helpers.das.interchange.can_resume", lambda lm: False)
     return request.param
 
 
 def rand(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def interchanges(model, site, pairs):
+    return Interchanges(model, site, as_counterfactuals(pairs))
 
 
 def plainly(lm, site, prompts, positions, values, grad=False):
@@ -88,9 +93,9 @@ def leaves(tensor):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_and_component_in_a_padded_batch_with_positions_for_each_pair(name):
+def test_every_family_and_component_in_a_padded_batch(name):
     lm, rows, everyone = family(name), torch.tensor([2, 0, 0, 1]), torch.arange(3)
-    positions = [[3, 1], [-1, 1], [0, -2]]
+    positions = [1, -1]
     clean = lm.next_token_logits([BASES[row] for row in rows])
     acts = record(lm, BASES, *EDITABLE), record(lm, SOURCES, *EDITABLE)
     for i, component in enumerate(EDITABLE):
@@ -98,13 +103,13 @@ def test_every_family_and_component_in_a_padded_batch_with_positions_for_each_pa
         logits, slopes = [], []
         for can_resume in (True, False):
             with pytest.MonkeyPatch.context() as patch, frozen(lm.model):
-                patch.setattr("interp_helpers.das.paused.can_resume", lambda lm, can=can_resume: can)
-                paused = pause(lm, site, PAIRS)
-                values = rand(4, *paused.shape, seed=i).requires_grad_()
-                logits.append(paused.finish(rows, values))
+                patch.setattr("interp_helpers.das.interchange.can_resume", lambda lm, can=can_resume: can)
+                runs = interchanges(lm, site, PAIRS)
+                values = rand(4, *runs.shape, seed=i).requires_grad_()
+                logits.append(runs.finish(rows, values))
                 slopes += gradients(logits[-1], values)
-            same(paused.here(everyone), acts[0][site])
-            same(paused.there(everyone), acts[1][site])
+            same(runs.base(everyone), acts[0][site])
+            same(runs.source(everyone), acts[1][site])
         same(*logits)
         torch.testing.assert_close(*slopes, atol=1e-4 * slopes[1].abs().max().item(), rtol=1e-3)
         assert slopes[0].flatten(1).abs().amax(1).min() > 0, f"{component} matters in every row"
@@ -116,13 +121,13 @@ def test_nothing_has_changed_where_a_run_is_finished_with_what_it_has_and_all_wh
     lm, rows = family(name), torch.arange(2)
     pairs = [("The capital of France is", "The capital of Italy is", 7), ("One two three four five", "A b c d e", 7)]
     for component, layer in (("block_input", 0), ("block_output", 1), ("block_output", 2)):
-        paused = pause(lm, Site(component, layer), pairs)  # every token
-        assert paused.shape == (5, 32)
-        same(paused.finish(rows, paused.here(rows)), lm.next_token_logits([pair[0] for pair in pairs]))
-        same(paused.finish(rows, paused.there(rows)), lm.next_token_logits([pair[1] for pair in pairs]))
+        runs = interchanges(lm, Site(component, layer), pairs)  # every token
+        assert runs.shape == (5, 32)
+        same(runs.finish(rows, runs.base(rows)), lm.next_token_logits([pair[0] for pair in pairs]))
+        same(runs.finish(rows, runs.source(rows)), lm.next_token_logits([pair[1] for pair in pairs]))
 
 
-PLACES = st.sampled_from([0, -1, 2, -3, [1], [0, 2], [2, 0], [-1, -3], slice(0, 2), [[0], [1], [2]], [[2, 1]] * 3])
+PLACES = st.sampled_from([0, -1, 2, -3, [1], [0, 2], [2, 0], [-1, -3], slice(0, 2), slice(-3, -1)])
 HEADS = st.none() | st.integers(0, 1) | st.lists(st.integers(0, 1), min_size=1, unique=True)
 
 
@@ -143,46 +148,45 @@ def test_any_rows_places_heads_and_kinds_of_prompt(name, component, layer, posit
     bases = [b if kind == "words" else lm.tokens(b)[0] for b, kind in zip(BASES, kinds, strict=True)]
     pairs = [[base, source, 7] for base, source in zip(bases, SOURCES, strict=True)]  # lists are pairs, too
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp_helpers.das.paused.can_resume", lambda lm: fast)
-        paused = pause(lm, site, (pair for pair in pairs))
-    values = rand(len(rows), *paused.shape, seed=layer)
-    at = site.positions if isinstance(positions, list) and isinstance(positions[0], list) else [site.positions] * 3
-    theirs = plainly(lm, site, [BASES[row] for row in rows], [at[row] for row in rows], values)
-    same(paused.finish(torch.tensor(rows), values), theirs)
+        patch.setattr("interp_helpers.das.interchange.can_resume", lambda lm: fast)
+        runs = interchanges(lm, site, (pair for pair in pairs))
+    values = rand(len(rows), *runs.shape, seed=layer)
+    theirs = plainly(lm, site, [BASES[row] for row in rows], [site.positions] * len(rows), values)
+    same(runs.finish(torch.tensor(rows), values), theirs)
 
 
 def test_a_single_pair(lm, way):
-    paused = pause(lm, LAST, PAIRS[:1])
+    runs = interchanges(lm, LAST, PAIRS[:1])
     value = rand(1, 1, 32)
-    same(paused.finish(torch.tensor([0]), value), plainly(lm, LAST, BASES[:1], [-1], value))
+    same(runs.finish(torch.tensor([0]), value), plainly(lm, LAST, BASES[:1], [-1], value))
 
 
 @pytest.mark.parametrize("component, positions", [("block_output", 3), ("value_output", [4, 2]), ("mlp_output", -1)])
 def test_one_base_for_many_sources(lm, component, positions, way):
     site = Site(component, 1, positions=positions)
     sources = ["Nine six eight two five", "A b c d e", BASES[0]]
-    paused, rows = pause(lm, site, [(BASES[0], source, 7) for source in sources]), torch.tensor([0, 2, 1, 2])
+    runs, rows = interchanges(lm, site, [(BASES[0], source, 7) for source in sources]), torch.tensor([0, 2, 1, 2])
     acts = record(lm, [sources[row] for row in rows], component)
     with intervene(lm, replace(site, acts)):
         theirs = lm.next_token_logits([BASES[0]] * 4)
-    same(paused.finish(rows, paused.there(rows)), theirs)
+    same(runs.finish(rows, runs.source(rows)), theirs)
 
 
 def test_sources_of_another_length_give_the_token_that_a_negative_position_names(lm, way):
     site, rows = Site("block_output", 2, positions=-1), torch.arange(3)
-    paused = pause(lm, site, PAIRS)
-    same(paused.finish(rows, paused.there(rows)), lm.next_token_logits(SOURCES))  # after the last block that is all
+    runs = interchanges(lm, site, PAIRS)
+    same(runs.finish(rows, runs.source(rows)), lm.next_token_logits(SOURCES))  # after the last block that is all
 
 
 def test_inside_an_intervention_the_runs_are_of_the_edited_model(lm):
     edit, rows = add(Site("block_output", 0), rand(32)), torch.arange(3)
     values = rand(3, 1, 32, seed=1)
     with intervene(lm, edit):
-        paused = pause(lm, LAST, PAIRS)
-        ours = paused.finish(rows, values)
-        same(paused.there(rows), torch.cat([record(lm, source, "block_output")[LAST] for source in SOURCES]))
+        runs = interchanges(lm, LAST, PAIRS)
+        ours = runs.finish(rows, values)
+        same(runs.source(rows), torch.cat([record(lm, source, "block_output")[LAST] for source in SOURCES]))
         same(ours, plainly(lm, LAST, BASES, [-1] * 3, values))
-    assert (ours - pause(lm, LAST, PAIRS).finish(rows, values)).abs().max() > 1e-2
+    assert (ours - interchanges(lm, LAST, PAIRS).finish(rows, values)).abs().max() > 1e-2
 
 
 def test_a_hook_of_the_users_acts(lm):
@@ -191,7 +195,7 @@ def test_a_hook_of_the_users_acts(lm):
 
     handle = lm.anatomy.blocks[2].register_forward_hook(erase)
     try:
-        logits = pause(lm, LAST, PAIRS).finish(torch.arange(3), rand(3, 1, 32))
+        logits = interchanges(lm, LAST, PAIRS).finish(torch.arange(3), rand(3, 1, 32))
         close(logits, lm.unembed(torch.zeros(3, 32)), atol=1e-4)
     finally:
         handle.remove()
@@ -200,10 +204,10 @@ def test_a_hook_of_the_users_acts(lm):
 def test_values_and_models_in_half_precision(way):
     lm = tiny("llama")
     lm.model.bfloat16()
-    paused, rows = pause(lm, LAST, PAIRS), torch.arange(3)
-    assert paused.here(rows).dtype == torch.bfloat16
+    runs, rows = interchanges(lm, LAST, PAIRS), torch.arange(3)
+    assert runs.base(rows).dtype == torch.bfloat16
     values = rand(3, 1, 32).requires_grad_()
-    logits = paused.finish(rows, values)
+    logits = runs.finish(rows, values)
     assert logits.dtype == torch.bfloat16
     theirs = plainly(lm, LAST, BASES, [-1] * 3, values.detach())
     assert (logits - theirs).abs().max() < 0.05 * theirs.abs().max()
@@ -216,12 +220,12 @@ def test_values_and_models_in_half_precision(way):
 @pytest.mark.parametrize("component", EDITABLE)
 def test_gradients_are_slopes(component, way):
     lm = double_precision()
-    site = Site(component, 1, positions=[[3], [1], [-1]])
-    paused, rows = pause(lm, site, PAIRS), torch.tensor([1, 2, 0, 0])
-    values = paused.here(rows).clone().requires_grad_()
+    site = Site(component, 1, positions=[1, -1])
+    runs, rows = interchanges(lm, site, PAIRS), torch.tensor([1, 2, 0, 0])
+    values = runs.base(rows).clone().requires_grad_()
 
     def metric(values):
-        return (paused.finish(rows, values)[:, [7, 99, 1234]] * torch.tensor([1.0, -2.0, 3.0])).sum()
+        return (runs.finish(rows, values)[:, [7, 99, 1234]] * torch.tensor([1.0, -2.0, 3.0])).sum()
 
     (gradient,) = torch.autograd.grad(metric(values), values)
     direction = rand(*values.shape).double()
@@ -238,21 +242,21 @@ def double_precision():
 
 
 def test_without_gradients_there_is_no_graph(lm, way):
-    paused = pause(lm, LAST, PAIRS)
+    runs = interchanges(lm, LAST, PAIRS)
     with torch.no_grad():
-        assert not paused.finish(torch.arange(3), rand(3, 1, 32).requires_grad_()).requires_grad
-    assert not paused.here(torch.arange(3)).requires_grad and not paused.there(torch.arange(3)).requires_grad
+        assert not runs.finish(torch.arange(3), rand(3, 1, 32).requires_grad_()).requires_grad
+    assert not runs.base(torch.arange(3)).requires_grad and not runs.source(torch.arange(3)).requires_grad
 
 
 @pytest.mark.parametrize("component, layer", [("block_output", 1), ("block_input", 2), ("value_output", 2)])
 def test_only_the_values_get_gradients_and_nothing_below_the_site_is_in_the_graph(lm, component, layer, way):
     site = Site(component, layer, positions=[0, -1])
-    values = rand(3, *pause(lm, site, PAIRS).shape).requires_grad_()
+    values = rand(3, *interchanges(lm, site, PAIRS).shape).requires_grad_()
     with frozen(lm.model):
-        logits = pause(lm, site, PAIRS).finish(torch.arange(3), values)
+        logits = interchanges(lm, site, PAIRS).finish(torch.arange(3), values)
     assert [id(leaf) for leaf in leaves(logits)] == [id(values)]
     if way == "resumed":  # without `frozen`, too
-        found = {id(leaf) for leaf in leaves(pause(lm, site, PAIRS).finish(torch.arange(3), values))}
+        found = {id(leaf) for leaf in leaves(interchanges(lm, site, PAIRS).finish(torch.arange(3), values))}
         assert id(values) in found
         for block in lm.anatomy.blocks[:2]:
             assert not found & {id(weight) for weight in block.parameters()}
@@ -270,10 +274,12 @@ def test_blocks_below_the_site_and_tokens_before_it_are_not_run_again(lm, monkey
     monkeypatch.setattr(replay.Run, "_call", counted)
     for component, layer, blocks in (("block_input", 1, [1, 2]), ("mlp_output", 1, [1, 2]), ("block_output", 1, [2])):
         pairs = [(base, base, 7) for base in BASES]
-        paused = pause(lm, Site(component, layer, positions=[[7], [4], [2]]), pairs)
+        runs = interchanges(lm, Site(component, layer, positions=-1), pairs)
         called.clear()
-        paused.finish(torch.tensor([0, 1]), rand(2, 1, 32))
-        assert called == [(block, 10 - 4) for block in blocks]  # of ten columns, those from the first one named
+        runs.finish(torch.tensor([0, 1]), rand(2, 1, 32))
+        assert called == [
+            (block, 10 - 4) for block in blocks
+        ]  # of ten columns, those from the first one that is a row's last
 
 
 # -- what it costs ------------------------------------------------------------------------------------------------------
@@ -296,49 +302,41 @@ def rows_run(lm, monkeypatch):
 
 def test_each_distinct_prompt_is_run_once(lm, rows_run):
     pairs = [(base, source, 7) for base in BASES[:2] for source in SOURCES] * 3
-    paused = pause(lm, LAST, pairs)
-    assert sorted(rows_run) == [2, 3] and len(paused) == 18
+    runs = interchanges(lm, LAST, pairs)
+    assert sorted(rows_run) == [2, 3] and len(runs) == 18
     rows_run.clear()
     rows = torch.arange(18)
-    logits = paused.finish(rows, paused.there(rows))
+    logits = runs.finish(rows, runs.source(rows))
     assert rows_run == []
     for start in (6, 12):
         close(logits[start : start + 6], logits[:6])
 
 
-def test_ids_and_words_and_places_tell_prompts_apart(lm, rows_run):
+def test_equal_ids_are_one_prompt(lm, rows_run):
     ids = lm.tokens(BASES[0])[0]
-    pause(lm, LAST, [(ids, SOURCES[0], 7), (ids.clone(), SOURCES[0], 7), (ids.flip(0), SOURCES[0], 7)])
+    interchanges(lm, LAST, [(ids, SOURCES[0], 7), (ids.clone(), SOURCES[0], 7), (ids.flip(0), SOURCES[0], 7)])
     assert sorted(rows_run) == [1, 2]
-    rows_run.clear()
-    pause(lm, Site("block_output", 1, positions=[[1], [1], [2]]), [(BASES[0], SOURCES[0], 7)] * 3)
-    assert rows_run == [2, 2]
-
-
-def test_a_source_that_is_not_swapped_costs_no_run(lm, rows_run):
-    pause(lm, LAST, [(BASES[0], (SOURCES[0], None), 7), (BASES[0], (None, SOURCES[0]), 7)])
-    assert rows_run == [1, 1]
 
 
 def test_a_source_that_is_a_base_too_is_run_once(lm, rows_run):
-    paused = pause(lm, LAST, [(BASES[0], BASES[1], 7), (BASES[1], SOURCES[0], 7), (BASES[2], BASES[0], 7)])
+    runs = interchanges(lm, LAST, [(BASES[0], BASES[1], 7), (BASES[1], SOURCES[0], 7), (BASES[2], BASES[0], 7)])
     assert rows_run == [3, 1]
-    assert torch.equal(paused.there(torch.tensor([0, 2])), paused.here(torch.tensor([1, 0])))
+    assert torch.equal(runs.source(torch.tensor([0, 2])), runs.base(torch.tensor([1, 0])))
 
 
 def test_sources_are_run_as_far_as_the_site_s_token(lm, monkeypatch):
     found, forward = [], lm.model.forward
     count = wraps(forward)(lambda tokens, *a, **k: found.append(tokens.shape[1]) or forward(tokens, *a, **k))
     monkeypatch.setattr(lm.model, "forward", count)
-    pause(lm, Site("block_output", 1, positions=[[4], [2], [1]]), PAIRS)
-    assert found == [10, 5]
+    interchanges(lm, Site("block_output", 1, positions=2), PAIRS)
+    assert found == [10, 3]
 
 
 def test_edits_that_count_from_the_end_are_made_at_the_end_of_sources(lm):
     with intervene(lm, add(Site("block_output", 0, positions=-1), torch.ones(lm.d_model))):
-        paused = pause(lm, Site("block_output", 1, positions=1), PAIRS)
+        runs = interchanges(lm, Site("block_output", 1, positions=1), PAIRS)
     for i, source in enumerate(SOURCES):
-        close(paused.there(torch.tensor([i]))[0, 0], record(lm, source, "block_output")["block_output", 1][0, 1])
+        close(runs.source(torch.tensor([i]))[0, 0], record(lm, source, "block_output")["block_output", 1][0, 1])
 
 
 def test_runs_end_at_the_site(lm, monkeypatch):
@@ -347,31 +345,17 @@ def test_runs_end_at_the_site(lm, monkeypatch):
         monkeypatch.setattr(
             block, "forward", wraps(block.forward)(lambda *a, f=block.forward, **k: ran.append(1) or f(*a, **k))
         )
-    pause(lm, Site("block_output", 0, positions=-1), PAIRS)  # a replaced forward is not resumed
+    interchanges(lm, Site("block_output", 0, positions=-1), PAIRS)  # a replaced forward is not resumed
     assert len(ran) == 2
 
 
-# -- several sources, labels --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [tuple, list])
-def test_each_subspace_has_its_own_source(lm, kind, way):
-    pairs = [(BASES[0], kind([SOURCES[0], SOURCES[1]]), 7), (BASES[1], kind([None, SOURCES[2]]), 7)]
-    paused, rows = pause(lm, LAST, pairs), torch.arange(2)
-    assert paused.sources == 2 and Counterfactual(*pairs[0]).sources == (SOURCES[0], SOURCES[1])
-
-    def last(prompt):
-        return record(lm, prompt, "block_output")[LAST][0]
-
-    same(paused.there(rows, 0), torch.stack([last(SOURCES[0]), last(BASES[1])]))
-    same(paused.there(rows, 1), torch.stack([last(SOURCES[1]), last(SOURCES[2])]))
-    assert paused.alone(rows, 0).tolist() == [False, True] and paused.alone(rows, 1).tolist() == [False, False]
+# -- labels -------------------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_words_or_ids(lm):
     labels = [" Paris", lm.token_id(" Paris"), torch.tensor(7)]
-    paused = pause(lm, LAST, [(BASES[0], SOURCES[0], label) for label in labels])
-    assert paused.labels.tolist() == [lm.token_id(" Paris"), lm.token_id(" Paris"), 7]
+    runs = interchanges(lm, LAST, [(BASES[0], SOURCES[0], label) for label in labels])
+    assert runs.labels.tolist() == [lm.token_id(" Paris"), lm.token_id(" Paris"), 7]
 
 
 # -- what is refused, and what is left behind ---------------------------------------------------------------------------
@@ -383,7 +367,6 @@ ONE = [(BASES[0], SOURCES[0], 7)]
     "site, pairs, says",
     [
         (LAST, [], r"There are no pairs: each is \(base, source, label\)"),
-        (LAST, [*ONE, (BASES[0], (SOURCES[0], None), 7)], "Some pairs have more sources than others: a tuple has one for each"),
         ("block_output", ONE, r"A language model's site is a Site, such as Site\('block_output', 8, -1\), and 'block_output'"),
         (Site("block_output", 3), ONE, "has 3 blocks, layers 0 to 2, and layer 3 was asked for"),
         (Site("query_output", 1, heads=4), ONE, "has 4 heads, 0 to 3, and head 4 was asked for"),
@@ -392,7 +375,7 @@ ONE = [(BASES[0], SOURCES[0], 7)]
         (Site("block_output", 1, positions=4), PAIRS[1:2], "Position 4 is outside row 0, which has 3 tokens"),
         (Site("block_output", 1, positions=[1, 1]), ONE, "names a token of row 0 .* twice"),
         (Site("block_output", 1, positions=[]), ONE, "names no token of row 0"),
-        (Site("block_output", 1, positions=[[1], [2]]), ONE, "2 sequences of positions were given, one a pair, and there are 1"),
+        (Site("block_output", 1, positions=[[1], [2]]), ONE, "all pairs are interchanged at one place: choose prompts"),
         (Site("block_output", 1), PAIRS, r"names a different number of tokens in different prompts \(\[3, 5, 10\]\): choose"),
         (Site("block_output", 1, positions=slice(1, None)), PAIRS, r"different prompts \(\[2, 4, 9\]\)"),
         (Site("block_output", 1), PAIRS[1:2], "names 5 tokens of the bases and 3 of the sources, which don't pair up"),
@@ -407,17 +390,17 @@ ONE = [(BASES[0], SOURCES[0], 7)]
 def test_pairs_that_do_not_fit_are_refused_and_leave_no_trace(lm, site, pairs, says):
     before = snapshot(lm)
     with pytest.raises(ValueError, match=says):
-        pause(lm, site, pairs)
+        interchanges(lm, site, pairs)
     assert_untouched(lm, before)
     assert replay.can_resume(lm)
 
 
 @pytest.mark.parametrize("component", ["block_output", "mlp_output"])
 def test_values_of_another_shape_leave_no_hooks(lm, component, way):
-    paused, before = pause(lm, Site(component, 1, positions=-1), PAIRS), snapshot(lm)
+    runs, before = interchanges(lm, Site(component, 1, positions=-1), PAIRS), snapshot(lm)
     for values in (rand(3, 1, 31), rand(2, 1, 32), rand(3, 2, 32)):
         with pytest.raises((RuntimeError, ValueError)):
-            paused.finish(torch.arange(3), values)
+            runs.finish(torch.arange(3), values)
     assert_untouched(lm, before)
 
 
@@ -429,14 +412,14 @@ def test_a_block_that_fails_leaves_no_hooks(lm, monkeypatch):
 
     for way in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("interp_helpers.das.paused.can_resume", lambda lm, way=way: way)
-            paused = pause(lm, Site("mlp_output", 1, positions=-1), PAIRS)
+            patch.setattr("interp_helpers.das.interchange.can_resume", lambda lm, way=way: way)
+            runs = interchanges(lm, Site("mlp_output", 1, positions=-1), PAIRS)
             patch.setattr(lm.anatomy.blocks[2], "forward", broken)
             with pytest.raises(ZeroDivisionError):
-                paused.finish(torch.arange(3), rand(3, 1, 32))
+                runs.finish(torch.arange(3), rand(3, 1, 32))
             patch.setattr(lm.anatomy.blocks[0], "forward", broken)
             with pytest.raises(ZeroDivisionError):
-                pause(lm, Site("mlp_output", 1, positions=-1), PAIRS)
+                interchanges(lm, Site("mlp_output", 1, positions=-1), PAIRS)
         assert_untouched(lm, before)
 
 
@@ -493,37 +476,29 @@ def rest(net, name, h):
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_plain_module_is_finished_from_a_submodule_by_name(name, width, inplace):
     net, rows = Net(inplace), torch.tensor([3, 0, 0])
-    paused = pause(net, name, IMAGE_PAIRS)
-    assert paused.shape == (1, width) and paused.labels.tolist() == [0, 1, 2, 0, 1] and paused.sources == 1
+    runs = interchanges(net, name, IMAGE_PAIRS)
+    assert runs.shape == (1, width) and runs.labels.tolist() == [0, 1, 2, 0, 1]
     values = rand(3, 1, width).requires_grad_()
     before = values.detach().clone()
-    logits, expected = paused.finish(rows, values), rest(net, name, values[:, 0])
+    logits, expected = runs.finish(rows, values), rest(net, name, values[:, 0])
     close(logits, expected)
     close(gradients(logits, values)[0], gradients(expected, values)[0])
     assert torch.equal(values, before)
-    close(paused.finish(rows, paused.here(rows)), net(IMAGES[rows]))
-    close(paused.finish(rows, paused.there(rows)), net(IMAGES[[4, 1, 1]]))
+    close(runs.finish(rows, runs.base(rows)), net(IMAGES[rows]))
+    close(runs.finish(rows, runs.source(rows)), net(IMAGES[[4, 1, 1]]))
     assert not any(module._forward_hooks for module in net.modules())
     assert all(weight.grad is None and weight.requires_grad for weight in net.parameters())
 
 
-def test_a_plain_module_with_several_sources():
-    net, rows = Net(), torch.arange(2)
-    paused = pause(net, "see.2", [(IMAGES[0], (IMAGES[1], None), 0), [IMAGES[2], [IMAGES[3], IMAGES[4]], 1]])
-    assert paused.sources == 2 and paused.alone(rows, 1).tolist() == [True, False]
-    close(paused.there(rows, 0)[:, 0], net.see(IMAGES[[1, 3]]))
-    close(paused.there(rows, 1)[:, 0], net.see(IMAGES[[0, 4]]))
-
-
 def test_a_module_without_weights():
-    paused = pause(nn.Sequential(nn.Tanh(), nn.Softmax(-1)), "0", [(rand(4), rand(4, seed=1), 2)])
-    close(paused.finish(torch.tensor([0]), paused.there(torch.tensor([0]))), rand(4, seed=1).tanh().softmax(-1)[None])
+    runs = interchanges(nn.Sequential(nn.Tanh(), nn.Softmax(-1)), "0", [(rand(4), rand(4, seed=1), 2)])
+    close(runs.finish(torch.tensor([0]), runs.source(torch.tensor([0]))), rand(4, seed=1).tanh().softmax(-1)[None])
 
 
 def test_below_a_frozen_module_s_site_nothing_is_in_the_graph():
     net, values = Net(), rand(5, 1, 5).requires_grad_()
     with frozen(net):
-        logits = pause(net, "think.deep.0", IMAGE_PAIRS).finish(torch.arange(5), values)
+        logits = interchanges(net, "think.deep.0", IMAGE_PAIRS).finish(torch.arange(5), values)
     assert [id(leaf) for leaf in leaves(logits)] == [id(values)]
 
 
@@ -559,13 +534,13 @@ VECTORS = [(rand(4), rand(4, seed=1), 0)]
 def test_what_is_no_site_or_no_input_of_a_plain_module_is_refused_and_leaves_no_hooks(site, pairs, says):
     net = Odd()
     with pytest.raises(ValueError, match=says):
-        pause(net, site, pairs)
+        interchanges(net, site, pairs)
     assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_a_plain_module_that_fails_is_left_without_hooks():
     net = Net()
-    paused = pause(net, "see.2", IMAGE_PAIRS)
+    runs = interchanges(net, "see.2", IMAGE_PAIRS)
     with pytest.raises(RuntimeError):
-        paused.finish(torch.arange(5), rand(5, 1, 7))
+        runs.finish(torch.arange(5), rand(5, 1, 7))
     assert not any(module._forward_hooks for module in net.modules())

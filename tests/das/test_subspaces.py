@@ -11,7 +11,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain import assert_untouched, close, run, snapshot
-from safetensors.torch import save_file
 
 from interp_helpers import (
     BoundlessSubspace,
@@ -178,10 +177,6 @@ def test_a_start_that_is_no_independent_directions_of_the_width_is_refused(start
 def test_a_subspace_says_how_large_it_is():
     subspace = RotatedSubspace(8, 3)
     assert repr(subspace) == "RotatedSubspace(d=8, rank=3)"
-    assert [repr(part) for part in subspace.split(1, 2)] == [
-        "Part(d=8, rank=1, dimensions 0 to 0)",
-        "Part(d=8, rank=2, dimensions 1 to 2)",
-    ]
     assert repr(BoundlessSubspace(8)) == "BoundlessSubspace(d=8, within its boundary: 4)"
 
 
@@ -252,48 +247,6 @@ def test_activations_in_half_precision_stay_so_and_are_swapped_as_exactly_as_it_
     assert swapped.dtype == dtype
     exactly = subspace.swap(base.float(), source.float())
     assert (swapped - exactly).abs().max() < 4 * torch.finfo(dtype).eps * exactly.abs().max()
-
-
-# -- parts --------------------------------------------------------------------------------------------------------------
-
-
-@examples
-@given(seeds, st.lists(st.integers(1, 4), min_size=1, max_size=4))
-def test_parts_are_orthogonal_and_make_up_the_whole(seed, ranks):
-    whole = RotatedSubspace(16, sum(ranks), seed=seed)
-    parts = whole.split(*ranks)
-    assert [part.rank for part in parts] == ranks and {part.d for part in parts} == {16}
-    together = torch.cat([part.basis for part in parts], 1)
-    assert torch.equal(together, whole.basis)
-    assert_orthonormal(together, 16, sum(ranks))
-
-
-@examples
-@given(seeds, st.lists(st.integers(1, 4), min_size=1, max_size=4), st.randoms())
-def test_swapping_every_part_from_one_source_in_any_order_is_swapping_the_whole(seed, ranks, random):
-    whole = RotatedSubspace(16, sum(ranks), seed=seed)
-    base, source = rand(2, 5, 16, seed=seed)
-    values, parts = base, whole.split(*ranks)
-    random.shuffle(parts)
-    for part in parts:
-        values = part.swap(values, source)
-    torch.testing.assert_close(values, whole.swap(base, source), atol=1e-5, rtol=0)
-
-
-def test_parts_share_one_matrix():
-    whole = RotatedSubspace(8, 3)
-    one, other = whole.split(1, 2)
-    assert list(torch.nn.ModuleList([one, other]).parameters()) == [whole.weight]
-    whole.weight.data = rand(8, 3, seed=1)
-    assert torch.equal(torch.cat([one.basis, other.basis], 1), whole.basis)
-    one.swap(*rand(2, 5, 8)).sum().backward()
-    assert whole.weight.grad.any()
-
-
-@pytest.mark.parametrize("ranks", [(1, 1), (2, 2), (3, 0), (4, -1), ()])
-def test_parts_that_do_not_make_up_the_whole_are_refused(ranks):
-    with pytest.raises(ValueError, match=r"The parts' ranks add up to the whole's, 3, and \("):
-        RotatedSubspace(8, 3).split(*ranks)
 
 
 # -- without a boundary -------------------------------------------------------------------------------------------------
@@ -423,61 +376,6 @@ def test_a_boundless_subspace_is_decided_by_its_seed_and_leaves_the_global_rando
     one, again, other = (BoundlessSubspace(8, seed=seed).rotation for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one, again) and not torch.equal(one, other)
-
-
-# -- files --------------------------------------------------------------------------------------------------------------
-
-
-@examples
-@given(sizes(), seeds)
-def test_a_subspace_is_loaded_bit_for_bit_as_it_was_saved(tmp_path_factory, size, seed):
-    path = tmp_path_factory.mktemp("subspace") / "one.safetensors"
-    subspace = RotatedSubspace(*size)
-    subspace.weight.data = rand(*size, seed=seed)
-    subspace.save(path, site="block_output 21", model="tiny")
-    loaded = RotatedSubspace.load(path)
-    assert (loaded.d, loaded.rank) == size
-    assert torch.equal(loaded.weight, subspace.weight) and torch.equal(loaded.basis, subspace.basis)
-    assert loaded.about == {"site": "block_output 21", "model": "tiny"}
-
-
-def test_a_boundless_subspace_is_loaded_with_all_that_it_had(tmp_path):
-    subspace = BoundlessSubspace(8, temperature=(20.0, 0.5), penalty=0.25)
-    subspace.weight.data, subspace.boundary.data = rand(8, 8), torch.tensor(0.7)
-    subspace.anneal(0.5)
-    subspace.save(str(tmp_path / "one.safetensors"))
-    loaded = BoundlessSubspace.load(str(tmp_path / "one.safetensors"))
-    base, source = rand(2, 5, 8)
-    assert torch.equal(loaded.swap(base, source), subspace.swap(base, source))
-    assert (loaded.temperatures, loaded.penalty, loaded.rank) == ((20.0, 0.5), subspace.penalty, 6)
-    assert loaded.about == {}
-
-
-@pytest.mark.parametrize("make", [lambda: RotatedSubspace(8, 2), lambda: BoundlessSubspace(8)])
-def test_what_a_file_says_about_a_subspace_is_kept_when_it_is_saved_again(tmp_path, make):
-    subspace, path = make(), tmp_path / "one.safetensors"
-    assert subspace.about == {}
-    subspace.save(path, site="block_output 21", model="tiny")
-    type(subspace).load(path).save(path, model="another")
-    assert type(subspace).load(path).about == {"site": "block_output 21", "model": "another"}
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "one.safetensors"
-    BoundlessSubspace(8).save(path)
-    with pytest.raises(ValueError, match="one.safetensors holds BoundlessSubspace, and RotatedSubspace was expected"):
-        RotatedSubspace.load(path)
-    RotatedSubspace(8, 2).save(path)
-    with pytest.raises(ValueError, match="holds RotatedSubspace, and BoundlessSubspace was expected"):
-        BoundlessSubspace.load(path)
-    save_file({"weight": torch.ones(8, 2)}, path)
-    with pytest.raises(ValueError, match="holds something else, and RotatedSubspace was expected"):
-        RotatedSubspace.load(path)
-    path.write_text("The Colosseum stands in the town of Rome, and always did.")
-    with pytest.raises(ValueError, match="is not a safetensors file, and RotatedSubspace was expected"):
-        RotatedSubspace.load(path)
-    with pytest.raises(FileNotFoundError):
-        RotatedSubspace.load(tmp_path / "none.safetensors")
 
 
 # -- without learning ---------------------------------------------------------------------------------------------------
@@ -719,21 +617,6 @@ def test_the_edit_at_another_place_in_each_row_and_in_heads(lm):
         close(heads, lm(BASE))
 
 
-def test_the_edits_of_several_subspaces_at_one_site_add_up(lm, source):
-    whole = RotatedSubspace(32, 6)
-    one, other = whole.split(2, 4)
-    logits = []
-    for edits in (
-        [swap_subspace(SITE, source, whole)],
-        [swap_subspace(SITE, source, one), swap_subspace(SITE, source, other)],
-        [swap_subspace(SITE, source, other), swap_subspace(SITE, source, one)],
-    ):
-        with intervene(lm, *edits):
-            logits.append(lm(BASE))
-    close(logits[1], logits[0])
-    close(logits[2], logits[0])
-
-
 def test_gradients_of_the_logits_reach_the_weight_and_not_the_model(lm, source):
     subspace = RotatedSubspace(32, 2)
     with intervene(lm, swap_subspace(SITE, source, subspace)):
@@ -743,7 +626,7 @@ def test_gradients_of_the_logits_reach_the_weight_and_not_the_model(lm, source):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: RotatedSubspace(16, 2), lambda: RotatedSubspace(16, 2).split(1, 1)[0], lambda: BoundlessSubspace(16)],
+    [lambda: RotatedSubspace(16, 2), lambda: BoundlessSubspace(16)],
 )
 def test_a_subspace_of_another_width_is_refused_before_the_model_runs(lm, source, make):
     before, ran = snapshot(lm), []

@@ -22,7 +22,7 @@ SOURCES = ["The Eiffel Tower is in the city of", "The capital of Italy is", "Nin
 TOLERANCE = 1e-5
 
 
-def compare(lm, bases, sources, component, cells, edits=batches.no_edits):
+def compare(lm, bases, sources, component, cells, edits=lambda rows: []):
     """The largest difference between the resumed and the plain logits, relative to the logits' size."""
     tokens, others = lm.tokens(bases), lm.tokens(sources)
     layers = sorted({layer for cell in cells for layer in cell.layers})
@@ -287,15 +287,10 @@ def test_a_larger_model_and_a_longer_prompt_get_fewer_rows_a_call():
 
 def test_tokens_before_the_first_difference_cost_nothing(lm, monkeypatch):
     base, source = "The capital of France is", "The capital of Italy is"
-    patched = []
-    resume = replay.Run.resume
-    monkeypatch.setattr(
-        replay.Run,
-        "resume",
-        lambda self, name, patches, acts: patched.extend(patches) or resume(self, name, patches, acts),
-    )
+    patched, together = [], batches._together
+    monkeypatch.setattr(batches, "_together", lambda *given: patched.extend(given[2]) or together(*given))
     sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"))
-    assert {patch.start for patch in patched} == {3, 4}
+    assert {patch.columns[0][0] for patch in patched} == {3, 4}
     assert torch.equal(sweep.values[:, :3], sweep.base.expand(3, 3))
 
 

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
 from interp_helpers import BoundlessSubspace, RotatedSubspace, Site, interchange_logits, train_das
-from interp_helpers.das.interchange import Runs
+from interp_helpers.das.counterfactuals import as_counterfactuals
+from interp_helpers.das.interchange import Interchanges
 
 PAIRS, TOKENS, RANK, LAYER, PLACE = 5, 9, 6, 1, 4
 FORWARD, GRADIENT = 1e-5, 1e-5  # tolerances, relative to the largest number
@@ -35,9 +36,9 @@ def rotated():
 
 def interchanged(subspace) -> tuple[Tensor, Tensor]:
     """Our logits (pair, vocab), and the loss; with gradients."""
-    runs = Runs(lm("gpt2"), SITE, pairs())
-    logits, labels = runs.interchange([subspace], range(PAIRS))
-    return logits, cross_entropy(logits, labels)
+    runs = Interchanges(lm("gpt2"), SITE, as_counterfactuals(pairs()))
+    logits = runs.logits(subspace, torch.arange(PAIRS))
+    return logits, cross_entropy(logits, runs.labels)
 
 
 def agree(mine: Tensor, other: Tensor, tolerance: float):
