@@ -16,14 +16,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import nbformat
-from address import repository
 
 import interp_helpers
 import notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES, OUT = ROOT / "build" / "website", ROOT / "build" / "site"
-REPOSITORY = f"https://github.com/{repository()}"
+README = ROOT / "README.md"
 # The library's pages, from the heart outwards: a title, and what stands on it, modules or whole rooms.
 API = {
     "models": ("Models", ["models"]),
@@ -99,10 +98,16 @@ def api_page(title: str, rooms: list[str]) -> str:
     return "\n".join(lines)
 
 
+def first_page(readme: str) -> tuple[str, list[str]]:
+    """The README down to whom it is for, with links to the site's pages; and the figures that it shows."""
+    text = readme[: readme.index("\n## Who it is for")].replace(".ipynb", ".html")
+    return text, re.findall(r'<img src="([^"]+)"', text)
+
+
 def put_together() -> None:
     """All pages, as Sphinx wants them, in build/website."""
     shutil.rmtree(PAGES, ignore_errors=True)
-    for folder in ("notebooks", "handouts", "api", "_static", "_slides/slides"):
+    for folder in ("notebooks", "handouts", "api", "_static", "_extra/slides"):
         (PAGES / folder).mkdir(parents=True)
     lists: dict[str, list[str]] = {"notebooks": [], "handouts": [], "api": []}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -116,15 +121,17 @@ def put_together() -> None:
         lists["api"].append(f"api/{name}")
     decks = sorted((ROOT / "build" / "slides" / "html").glob("*.html"))
     for deck in decks:
-        shutil.copy(deck, PAGES / "_slides" / "slides")
+        shutil.copy(deck, PAGES / "_extra" / "slides")
     slides = "**Slides**: " + " · ".join(f'<a href="slides/{d.name}">{d.stem.replace("_", " ")}</a>' for d in decks)
-    for path in (ROOT / "website").glob("*.md"):
-        text = path.read_text(encoding="utf-8")
-        if path.stem == "index":
-            for name, entries in lists.items():
-                text = text.replace(f"{{{name}}}", "\n".join(entries))
-            text = text.replace("{repository}", REPOSITORY).replace("{slides}", slides if decks else "")
-        (PAGES / path.name).write_text(text, encoding="utf-8")
+    readme, figures = first_page(README.read_text(encoding="utf-8"))
+    for figure in figures:
+        (PAGES / "_extra" / figure).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / figure, PAGES / "_extra" / figure)
+    text = (ROOT / "website" / "index.md").read_text(encoding="utf-8")
+    for name, entries in lists.items():
+        text = text.replace(f"{{{name}}}", "\n".join(entries))
+    text = text.replace("{readme}", readme).replace("{slides}", slides if decks else "")
+    (PAGES / "index.md").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "website" / "conf.py", PAGES)
     shutil.copy(ROOT / "website" / "wide.css", PAGES / "_static")
 

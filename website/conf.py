@@ -22,10 +22,10 @@ extensions = [
 ]
 html_css_files = ["wide.css"]
 html_static_path = ["_static"]
-exclude_patterns = ["_slides"]
+exclude_patterns = ["_extra"]
 html_theme = "furo"
 html_title = "Glass Box"
-html_extra_path = ["_slides"]
+html_extra_path = ["_extra"]
 html_show_sphinx = False
 html_copy_source = False
 html_domain_indices = False  # the index has every name, too

@@ -89,6 +89,12 @@ def test_no_two_modules_import_each_other_while_they_load():
             assert one not in at_load.get(other, ()), f"{'.'.join(one)} and {'.'.join(other)} import each other"
 
 
+def test_the_readme_says_how_much_an_evening_reads():
+    told = re.search(r"([\d,]+) lines, an evening's reading", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
+    evening = lines(*(PACKAGE / name for name in EVENING))
+    assert int(told.replace(",", "")) == pytest.approx(evening, rel=0.02), f"write {evening:,} into the README"
+
+
 def test_the_house_is_small_enough_to_read(capsys):
     rooms = {
         room: lines(*(p for p in modules() if room_of(p) == room and p.name != "wrong_answers.py")) for room in BELOW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -25,9 +26,27 @@ def test_importing_the_library_loads_neither_matplotlib_nor_ipywidgets():
 
 
 def test_what_the_readme_links_to_exists():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert len(links) >= 4
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    links = re.findall(r"\]\(([^)]+)\)", README) + re.findall(r'(?:src|href)="([^"]+)"', README)
+    here = [link for link in links if "://" not in link]
+    assert len(here) >= 20
+    assert [link for link in here if not (ROOT / link).exists()] == []
+
+
+def test_the_gallery_shows_a_figure_of_each_notebook_and_says_what_it_shows():
+    """Its numbers are those that the figure's text alternative has, as `make figures` drew it."""
+    drawn = json.loads((ROOT / "slides" / "figures" / "index.json").read_text(encoding="utf-8"))
+    cell = r'<a href="notebooks/([\w-]+)\.ipynb"><img src="([^"]+)\.png" alt="([^"]+)"></a><br><b>([^<]+)</b>(.*?)</td>'
+    gallery = re.findall(cell, README)
+    assert [notebook for notebook, *_ in gallery] == [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+    for notebook, figure, alt, title, line in gallery:
+        assert len(alt) > 60 and len(line) > 60, title
+        if not figure.startswith("assets/"):
+            name = figure.removeprefix("slides/figures/")
+            assert name.startswith(f"{notebook}/")
+            known = re.findall(r"\d+(?:\.\d+)?", drawn[name]["alt"])
+            for number, percent in re.findall(r"(\d+(?:\.\d+)?)(%?)", f"{alt} {line}"):
+                share = f"{int(number) / 100:.2f}" if percent else number
+                assert number in known or share in known, f"{title} {number}{percent} is not in the figure"
 
 
 def test_the_readmes_commands_are_targets_of_the_makefile():

@@ -38,6 +38,13 @@ def test_a_handouts_code_carries_its_librarys_name():
     assert page == "# Title\n\n**pyvene**\n\n```python\nx = 1\n```\n\n```python\ny = 2\n```\n"
 
 
+def test_the_first_page_is_the_readmes_beginning():
+    text, figures = website.first_page(website.README.read_text(encoding="utf-8"))
+    assert text.startswith("# Glass Box\n") and "make lab" in text and "Who it is for" not in text
+    assert len(figures) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert 'href="notebooks/01_activation_patching.html"' in text and ".ipynb" not in text
+
+
 def test_a_notebook_that_changed_is_run_again(tmp_path, monkeypatch):
     kept, path = tmp_path / "kept", tmp_path / "one.ipynb"
     kept.mkdir()

@@ -394,18 +394,18 @@ def test_the_kept_results_are_of_the_personas_as_they_are(offline_lm):
             assert condition["named"] == pytest.approx([hits / kept["n"], *wilson(hits, kept["n"])])
 
 
-def test_the_readme_tells_the_kept_results():
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_handout_tells_the_kept_results():
+    page = (Path(__file__).parents[2] / "handouts" / "steering-measured.md").read_text(encoding="utf-8")
     columns = ("steered", "random direction", "plain request", "request in a chat", "unsteered")
     for row in vectors.results()["personas"].values():
-        (line,) = [line for line in readme.splitlines() if line.startswith(f"| {row['title']} |")]
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {row['title']} |")]
         told = [cell.strip() for cell in line.strip("| ").split("|")][1:]
         for cell, name in zip(told, columns, strict=True):
             condition = row["conditions"][name]
             assert cell == f"{condition['named'][0]:.2f} ({condition['perplexity'][0]:.1f})"
 
 
-def test_what_the_readme_says_of_the_kept_results():
+def test_what_the_handout_says_of_the_kept_results():
     """Whose intervals lie apart, by the rule of the workshop."""
 
     def above(one, other, measure="named"):
