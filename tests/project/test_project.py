@@ -49,6 +49,14 @@ def test_the_gallery_shows_a_figure_of_each_notebook_and_says_what_it_shows():
                 assert number in known or share in known, f"{title} {number}{percent} is not in the figure"
 
 
+def test_the_map_has_every_room_and_its_tests():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for folder in ("interp_helpers", "tests"):
+        here = {path.parent.name for path in (ROOT / folder).glob("*/*.py")}
+        named = {name for row in re.findall(r"^\|.*|^`tests/.*", text, re.M) for name in re.findall(r"(\w+)/?`", row)}
+        assert here <= named, f"{folder} that the map leaves out: {here - named}"
+
+
 def test_the_readmes_commands_are_targets_of_the_makefile():
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.M))
     mentioned = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", README, re.M))
