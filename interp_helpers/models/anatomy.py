@@ -5,11 +5,9 @@ called `transformer.h.3.mlp.c_proj` in one and `model.layers.3.mlp.down_proj` in
 translation, in a few dotted paths; `Anatomy` checks it against a loaded model at once, so that a wrong path fails
 here and not in a result.
 
-To teach it a new family, add an entry to `FAMILIES` under the model's `config.model_type`:
+To teach it a new family, add an entry to `FAMILIES` under the model's `config.model_type`, such as
 
-    FAMILIES["my_model"] = Family(blocks="model.layers", attention="self_attn", attention_projection="self_attn.o_proj",
-                                  query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-                                  mlp="mlp", mlp_projection="mlp.down_proj", norm="model.norm")
+    FAMILIES["my_model"] = Family(attention_projection="self_attn.dense", norm="model.final_norm")
 """
 
 from __future__ import annotations
@@ -24,32 +22,23 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Family:
-    """Dotted paths to a family's parts: `blocks` and `norm` from the model, the others from one block.
+    """Dotted paths to a family's parts: `blocks` and `norm` from the model, the others from one block. What isn't named is
+    where Llama keeps it.
 
     `query_key_value` names three projections, or a single one that computes all three at once. A fused one lays them
     out either as [all queries | all keys | all values], or, with `interleaved`, as query, key and value of head 0,
     then of head 1, and so on.
     """
 
-    blocks: str
-    attention: str
-    attention_projection: str
-    query_key_value: tuple[str, str, str] | str
-    mlp: str
-    mlp_projection: str
-    norm: str
+    blocks: str = "model.layers"
+    attention: str = "self_attn"
+    attention_projection: str = "self_attn.o_proj"
+    query_key_value: tuple[str, str, str] | str = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    mlp: str = "mlp"
+    mlp_projection: str = "mlp.down_proj"
+    norm: str = "model.norm"
     interleaved: bool = False
 
-
-_LLAMA = Family(
-    blocks="model.layers",
-    attention="self_attn",
-    attention_projection="self_attn.o_proj",
-    query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    mlp="mlp",
-    mlp_projection="mlp.down_proj",
-    norm="model.norm",
-)
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(
@@ -57,7 +46,6 @@ FAMILIES: dict[str, Family] = {
         attention="attn",
         attention_projection="attn.c_proj",
         query_key_value="attn.c_attn",
-        mlp="mlp",
         mlp_projection="mlp.c_proj",
         norm="transformer.ln_f",
     ),
@@ -66,31 +54,20 @@ FAMILIES: dict[str, Family] = {
         attention="attention",
         attention_projection="attention.dense",
         query_key_value="attention.query_key_value",
-        mlp="mlp",
         mlp_projection="mlp.dense_4h_to_h",
         norm="gpt_neox.final_layer_norm",
         interleaved=True,
     ),
     "opt": Family(
         blocks="model.decoder.layers",
-        attention="self_attn",
         attention_projection="self_attn.out_proj",
-        query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         mlp="fc1",
         mlp_projection="fc2",
         norm="model.decoder.final_layer_norm",
     ),
-    "phi": Family(
-        blocks="model.layers",
-        attention="self_attn",
-        attention_projection="self_attn.dense",
-        query_key_value=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        mlp="mlp",
-        mlp_projection="mlp.fc2",
-        norm="model.final_layernorm",
-    ),
+    "phi": Family(attention_projection="self_attn.dense", mlp_projection="mlp.fc2", norm="model.final_layernorm"),
     **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2"), _LLAMA
+        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2"), Family()
     ),
 }
 
@@ -115,6 +92,7 @@ PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_outpu
 class Place:
     """One component of one block: the module to hook, which side of it, and the shape of an activation there.
 
+    `side` is "input", "output", or "pattern", an attention's second output (batch, head, query, key), which is kept whole.
     `shape` is (d,), or (heads, d_head) for a per-head component; `view` turns what passes through the module,
     (batch, position, features), into (batch, position, *shape) without copying, so that writing to the view writes
     to the original.
@@ -142,10 +120,8 @@ class Anatomy:
         if kind not in FAMILIES:
             raise ValueError(
                 f"Models of type {kind!r} are not known yet (known: {', '.join(sorted(FAMILIES))}). To add it, name its "
-                f"parts in a few lines: from interp_helpers.models import FAMILIES, Family; FAMILIES[{kind!r}] = "
-                "Family(blocks='model.layers', attention='self_attn', attention_projection='self_attn.o_proj', "
-                "query_key_value=('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj'), mlp='mlp', "
-                "mlp_projection='mlp.down_proj', norm='model.norm') with the paths that print(model) shows."
+                f"parts in a few lines: from interp_helpers.models import FAMILIES, Family; FAMILIES[{kind!r}] = {Family()} "
+                "with the paths that print(model) shows."
             )
         self.family = FAMILIES[kind]
         self.n_heads = config.num_attention_heads
@@ -179,48 +155,46 @@ class Anatomy:
         return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
 
     def place(self, component: str, layer: int) -> Place:
-        """The place of a component in block `layer` (counted from 0).
-
-        `attention_weight` is the attention module's second output, of shape (batch, head, query, key), and is
-        returned without a view: `hooks.record` reads it as it is.
-        """
+        """The place of a component in block `layer` (counted from 0)."""
         block, family = self.blocks[layer], self.family
 
-        def whole(module: nn.Module, side: str, width: int) -> Place:
-            return Place(module, side, (width,), lambda tensor: tensor)
+        def whole(path: str, side: str, width: int = self.d_model) -> Place:
+            return Place(block.get_submodule(path), side, (width,), lambda tensor: tensor)
 
-        if component in ("block_input", "block_output"):
-            return whole(block, component.removeprefix("block_"), self.d_model)
-        if component == "attention_weight":
-            return whole(block.get_submodule(family.attention), "output", 0)
-        if component == "attention_input":
-            return whole(block.get_submodule(family.attention), "input", self.d_model)
-        if component == "mlp_input":
-            return whole(block.get_submodule(family.mlp), "input", self.d_model)
-        if component == "attention_output":
-            return whole(block.get_submodule(family.attention_projection), "output", self.d_model)
-        projection = block.get_submodule(family.mlp_projection)
-        if component == "mlp_output":
-            return whole(projection, "output", self.d_model)
-        if component == "mlp_activation":
-            return whole(projection, "input", _inputs_of(projection))
+        match component:
+            case "block_input" | "block_output":
+                return whole("", component.removeprefix("block_"))
+            case "attention_input":
+                return whole(family.attention, "input")
+            case "attention_output":
+                return whole(family.attention_projection, "output")
+            case "attention_weight":
+                return whole(family.attention, "pattern", width=0)
+            case "mlp_input":
+                return whole(family.mlp, "input")
+            case "mlp_activation":
+                return whole(family.mlp_projection, "input", _inputs_of(block.get_submodule(family.mlp_projection)))
+            case "mlp_output":
+                return whole(family.mlp_projection, "output")
         return self._per_head(component, block)
 
     def _per_head(self, component: str, block: nn.Module) -> Place:
         heads = self.n_key_value_heads if component in ("key_output", "value_output") else self.n_heads
-        shape = (heads, self.d_head)
+        shape, paths = (heads, self.d_head), self.family.query_key_value
+
+        def split(path: str, side: str) -> Place:
+            return Place(block.get_submodule(path), side, shape, lambda tensor: tensor.unflatten(-1, shape))
+
         if component == "attention_value_output":
-            projection = block.get_submodule(self.family.attention_projection)
-            return Place(projection, "input", shape, lambda tensor: tensor.unflatten(-1, shape))
+            return split(self.family.attention_projection, "input")
         which = ("query_output", "key_output", "value_output").index(component)
-        paths = self.family.query_key_value
         if not isinstance(paths, str):
-            return Place(block.get_submodule(paths[which]), "output", shape, lambda tensor: tensor.unflatten(-1, shape))
+            return split(paths[which], "output")
         fused = block.get_submodule(paths)
         if self.family.interleaved:
             per_head = (heads, 3, self.d_head)
             return Place(fused, "output", shape, lambda tensor: tensor.unflatten(-1, per_head)[..., which, :])
-        # Not `split`, whose pieces autograd forbids to write to.
+        # Not `torch.split`, whose pieces autograd forbids to write to.
         start = self.d_head * (0, self.n_heads, self.n_heads + self.n_key_value_heads)[which]
         width = self.d_head * heads
         return Place(fused, "output", shape, lambda tensor: tensor.narrow(-1, start, width).unflatten(-1, shape))

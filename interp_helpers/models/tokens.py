@@ -33,7 +33,7 @@ class Spots:
 
 @dataclass
 class Layout:
-    """Where each row's tokens lie in a batch.
+    """Where each row's tokens lie in a batch: each row's first column in `starts`, its prompt's tokens in `lengths`.
 
     Args:
         mask: (batch, column), 1 for a real token and 0 for padding.
@@ -84,27 +84,22 @@ class Layout:
         Raises:
             ValueError: a position outside a row, a selection that is empty, or one sequence a row for other rows.
         """
+        batch = len(self.lengths)
         if positions is None:
             real = self.mask[:, self.past :].to("cpu").bool()
-            rows, columns = real.nonzero(as_tuple=True)
-            return self._spots(rows, columns, tuple(real.sum(1).tolist()))
-        batch = len(self.lengths)
-        per_row = [positions] * batch
-        if one_a_row(positions):
-            if len(positions) != batch:
+            (rows, columns), counts = real.nonzero(as_tuple=True), tuple(real.sum(1).tolist())
+        else:
+            per_row = positions if one_a_row(positions) else [positions] * batch
+            if len(per_row) != batch:
                 raise ValueError(
-                    f"Positions were given for {len(positions)} rows, one sequence a row, and the batch has {batch}."
+                    f"Positions were given for {len(per_row)} rows, one sequence a row, and the batch has {batch}."
                 )
-            per_row = positions
-        found = [self._columns(row, wanted) for row, wanted in enumerate(per_row)]
-        counts = tuple(map(len, found))
-        rows = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
-        columns = torch.tensor([column for row in found for column in row])
-        return self._spots(rows, columns, counts)
-
-    def _spots(self, rows: Tensor, columns: Tensor, counts: tuple[int, ...]) -> Spots:
-        positions = self.past + columns - torch.tensor(self.starts)[rows]
-        return Spots(rows, columns, positions, positions >= torch.tensor(self.lengths)[rows], counts)
+            found = [self._columns(row, wanted) for row, wanted in enumerate(per_row)]
+            counts = tuple(map(len, found))
+            rows = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
+            columns = torch.tensor([column for row in found for column in row])
+        own = self.past + columns - torch.tensor(self.starts)[rows]
+        return Spots(rows, columns, own, own >= torch.tensor(self.lengths)[rows], counts)
 
     def _columns(self, row: int, positions: int | tuple | slice) -> list[int]:
         length = self.lengths[row]
@@ -148,24 +143,19 @@ def as_positions(positions) -> int | tuple | slice | None:
     """
     if positions is None or isinstance(positions, slice):
         return positions
-    if isinstance(positions, Tensor):
-        positions = positions.tolist()
-    try:
-        if isinstance(positions, bool | str):
-            raise TypeError
-        if not hasattr(positions, "__iter__"):
-            return operator.index(positions)
-        entries = tuple(as_positions(entry) for entry in positions)
-    except TypeError:
-        entries = (None,)
-    if all(isinstance(e, int) for e in entries):
-        return entries
-    if all(isinstance(e, tuple) and all(isinstance(i, int) for i in e) for e in entries):
-        return entries
+    found = as_int(positions.tolist() if isinstance(positions, Tensor) else positions)
+    if hasattr(found, "__iter__") and not isinstance(found, str):
+        found = tuple(map(as_positions, found))
+    if type(found) is int or _are_ints(found) or (isinstance(found, tuple) and all(map(_are_ints, found))):
+        return found
     raise ValueError(
         f"positions={positions!r} was not understood: None, an int, a sequence of ints, a slice, or one sequence of ints "
         "for each row was expected."
     )
+
+
+def _are_ints(entries) -> bool:
+    return isinstance(entries, tuple) and all(type(entry) is int for entry in entries)
 
 
 def one_a_row(positions) -> bool:
@@ -174,15 +164,14 @@ def one_a_row(positions) -> bool:
 
 
 def as_ints(numbers) -> list[int]:
-    """One number or several, of numpy or a tensor, too, as a list of ints; what is no int stays as it is, for `Site` to
-    refuse."""
+    """One number or several, of numpy or a tensor, too, as a list of ints; what is no int stays as it is."""
     numbers = as_int(numbers)
     return [as_int(number) for number in numbers] if hasattr(numbers, "__iter__") else [numbers]
 
 
 def as_int(number):
     """An int where it is one in disguise, of numpy or a tensor; anything else as it is."""
-    if getattr(number, "ndim", 0):
+    if isinstance(number, bool) or getattr(number, "ndim", 0):
         return number
     try:
         return operator.index(number)
