@@ -18,7 +18,7 @@ recorded is an `Activations`, in `activations.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -53,22 +53,23 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
     Raises:
         ValueError: nothing to record, an unknown component or layer.
     """
-    sites = [site for item in what for site in _expand(lm, item)]
+    layers = range(lm.n_layers)
+    sites = [site for item in what for site in ([item] if isinstance(item, Site) else [Site(item, i) for i in layers])]
     if not sites:
         raise ValueError('record needs to be told what: a component such as "block_output", or sites.')
-    for site in sites:
-        site.place(lm)  # refuses what the model lacks
-    sites = list(dict.fromkeys(Site(site.component, site.layer) for site in sites))  # whole rows are kept
+    places = {(site.component, site.layer): site.place(lm) for site in sites}
+    last = "block_output", lm.n_layers - 1
+    hooked = {last: Site(*last).place(lm)} | places
     tokens = lm.tokens(prompts)
     layout = Layout(tokens.attention_mask)
     values: dict[tuple[str, int], Tensor] = {}
 
-    def keep(site: Site, place: Place) -> Callable[[Tensor], Tensor | None]:
+    def keep(key: tuple[str, int], place: Place) -> Callable[[Tensor], Tensor | None]:
         def look(tensor: Tensor) -> Tensor | None:
-            whole = site.component == "attention_weight"
-            seen = tensor if whole else place.view(layout.batched(tensor))
-            values[site.component, site.layer] = seen if grad else seen.detach().clone()
-            if whole or not grad:
+            pattern = place.side == "pattern"
+            seen = tensor if pattern else place.view(layout.batched(tensor))
+            values[key] = seen if grad else seen.detach().clone()
+            if pattern or not grad:
                 return None
             if not seen.requires_grad:  # a model whose weights are frozen
                 seen.requires_grad_()
@@ -79,14 +80,12 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
         return look
 
     with ExitStack() as stack:
-        if any(site.component == "attention_weight" for site in sites):
+        if any(place.side == "pattern" for place in places.values()):
             stack.enter_context(eager_attention(lm.model, lm.anatomy))
-        last = Site("block_output", lm.n_layers - 1)
-        for site in dict.fromkeys([*sites, last]):
-            place = site.place(lm)
-            stack.enter_context(hooked_at(place, keep(site, place), second=site.component == "attention_weight"))
+        for key, place in hooked.items():
+            stack.enter_context(hooked_at(place, keep(key, place)))
         next_token_logits = lm.next_token_logits(tokens, grad=grad)
-    stream = values[last.component, last.layer] if last in sites else values.pop((last.component, last.layer))
+    stream = values[last] if last in places else values.pop(last)
 
     # The unembedding is a third of a small model's work, and a fourth of its memory: done when asked for.
     @cache
@@ -146,9 +145,9 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     ready: dict[int, tuple[Layout, int, Spots, Callable]] = {}  # this run's rows, beams a prompt, places and changes
 
     def before_the_run(model, args, kwargs) -> None:
-        whole = Layout.of_call(dict(zip(parameters, args, strict=False)) | kwargs, lm.prompt_width)
+        whole = Layout.of_call(dict(zip(parameters, args, strict=False)) | kwargs, lm.running.prompt_width)
         rows = len(whole.lengths)
-        beams = rows // (lm.prompt_rows or rows)
+        beams = rows // (lm.running.prompt_rows or rows)
         layout = whole.take(range(0, rows, beams))  # one row a prompt, however many beams
         ready.clear()
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
@@ -181,11 +180,11 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
         stack.enter_context(removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             stack.enter_context(hooked_at(place, change(i, edit, place)))
-        lm.interventions += 1
+        lm.running.interventions += 1
         try:
             yield
         finally:
-            lm.interventions -= 1
+            lm.running.interventions -= 1
     idle = [edit for i, edit in enumerate(edits) if i not in fired]
     if idle:
         raise RuntimeError(
@@ -199,7 +198,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 
 
 @contextmanager
-def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None], second: bool = False) -> Iterator[None]:
+def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Show `look` each tensor that passes a place; what it returns, unless None, goes on in the tensor's stead."""
 
     def on_input(module, args, kwargs):
@@ -213,7 +212,7 @@ def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None], second: boo
         # Blocks return a tuple in some versions of transformers and a tensor in others.
         if not isinstance(output, tuple):
             return look(output)
-        new = look(output[1 if second else 0])
+        new = look(output[1 if place.side == "pattern" else 0])
         return None if new is None else (new, *output[1:])
 
     if place.side == "input":
@@ -230,9 +229,3 @@ def removing(handle) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _expand(lm, item: Site | str) -> Iterable[Site]:
-    if isinstance(item, Site):
-        return [item]
-    return [Site(item, layer) for layer in range(lm.n_layers)]

@@ -3,6 +3,7 @@ everything that an experiment must leave as it was."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 
@@ -100,8 +101,7 @@ def snapshot(lm) -> dict:
         "config's own": dict(vars(lm.model.config)),
         "attention": lm.model.config._attn_implementation,
         "output_attentions": lm.model.config.output_attentions,
-        "prompt_width": lm.prompt_width,
-        "prompt_rows": lm.prompt_rows,
+        "running": dataclasses.replace(lm.running),
         "grad_enabled": torch.is_grad_enabled(),
     }
 

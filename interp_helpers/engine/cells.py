@@ -97,7 +97,7 @@ def _plain(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tensor]
 
     yield from run([])
     # Somebody's edits may be of just these rows, and so a batch has no others.
-    at_once = 1 if lm.interventions else max(1, ROWS // len(tokens))
+    at_once = 1 if lm.running.interventions else max(1, ROWS // len(tokens))
     for _, group in groupby(cells, key=lambda cell: (cell.layers, cell.head)):
         alike = list(group)
         for i in range(0, len(alike), at_once):

@@ -160,7 +160,7 @@ _found_resumable: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 def can_resume(lm) -> bool:
     """Whether a resumed run equals a whole one on this model as it stands: tried on a few tokens, the first time."""
     kernel = getattr(lm.model.config, "_attn_implementation", None)
-    if lm.interventions or kernel not in ("eager", "sdpa") or _hooked(lm):
+    if lm.running.interventions or kernel not in ("eager", "sdpa") or _hooked(lm):
         return False
     known = _found_resumable.setdefault(lm, {})
     if kernel not in known:

@@ -7,19 +7,33 @@ token ids and places, refusing where that is ambiguous.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
-from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
-from .tokens import as_ints
+from .tokens import as_int, as_ints
 
 Prompts = str | Sequence[str] | Tensor | Mapping
+
+
+@dataclass
+class RunningCall:
+    """What the tokens of a call don't tell about it. It is a `LanguageModel`'s only state, and empty between calls.
+
+    Attributes:
+        interventions: how many `intervene` blocks are open.
+        prompt_width: under `lm.generate`, how many columns the prompts fill; what follows is new.
+        prompt_rows: under `lm.generate`, how many prompts there are, each of one row, or of a row a beam.
+    """
+
+    interventions: int = 0
+    prompt_width: int | None = None
+    prompt_rows: int | None = None
 
 
 class LanguageModel:
@@ -55,9 +69,7 @@ class LanguageModel:
         self.n_heads = self.anatomy.n_heads
         self.d_model = self.anatomy.d_model
         self.d_head = self.anatomy.d_head
-        self.prompt_width: int | None = None  # while generating: how many columns the prompt fills
-        self.prompt_rows: int | None = None  # and how many prompts there are, each of one row or of a row a beam
-        self.interventions = 0  # how many `intervene` blocks are open
+        self.running = RunningCall()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.n_layers} blocks, {self.n_heads} heads, d_model {self.d_model})"
@@ -114,13 +126,9 @@ class LanguageModel:
         values, ids = logits.float().softmax(-1).topk(k)
         return [(self._text(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)]
 
-    @overload
-    def generate(self, prompt: str, max_new_tokens: int = 20, *, seed: int | None = None, **options) -> str: ...
-    @overload
     def generate(
-        self, prompt: Sequence[str], max_new_tokens: int = 20, *, seed: int | None = None, **options
-    ) -> list[str]: ...
-    def generate(self, prompt, max_new_tokens=20, *, seed=None, **options):
+        self, prompt: Prompts, max_new_tokens: int = 20, *, seed: int | None = None, **options
+    ) -> str | list[str]:
         """Continue a prompt; the continuation alone is returned, without the prompt.
 
         Args:
@@ -138,9 +146,9 @@ class LanguageModel:
                 raise ValueError(
                     f"generate returns one text a prompt, without {option}: repeat the prompt, [prompt] * 3."
                 )
-        single = isinstance(prompt, str)
-        rows = self._rows(prompt)
-        width = max(map(len, rows))
+        tokens = self.tokens(prompt)
+        width = tokens.shape[1]
+        rows = [row[mask.bool()].tolist() for row, mask in zip(tokens, tokens.attention_mask, strict=True)]
         # New tokens grow on the right, so here the padding goes to the left.
         # It is made of a token that the row has anyway, so that no penalty on repeating falls on another one.
         ids = torch.tensor([row[:1] * (width - len(row)) + row for row in rows], device=self.device)
@@ -149,7 +157,7 @@ class LanguageModel:
         devices, kind = [self.device] if self.device.type == "cuda" else [], "cuda"
         if torch.backends.mps.is_available():  # torch.manual_seed seeds it, wherever the model is
             devices, kind = [0], "mps"
-        self.prompt_width, self.prompt_rows = width, len(rows)
+        self.running.prompt_width, self.running.prompt_rows = width, len(rows)
         try:
             with torch.random.fork_rng(devices, seed is not None, device_type=kind), torch.no_grad():
                 if seed is not None:
@@ -161,14 +169,14 @@ class LanguageModel:
                     **{"do_sample": False, "pad_token_id": self._pad} | options,
                 )
         finally:
-            self.prompt_width = self.prompt_rows = None
+            self.running.prompt_width = self.running.prompt_rows = None
         # Decoded after its prompt, so that a first word keeps its leading space.
         options = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
         texts = [
             self.tokenizer.decode(row + new, **options)[len(self.tokenizer.decode(row, **options)) :]
             for row, new in zip(rows, out[:, width:].tolist(), strict=True)
         ]
-        return texts[0] if single else texts
+        return texts[0] if isinstance(prompt, str) else texts
 
     # -- words and places -----------------------------------------------------------------------------------------
 
@@ -181,13 +189,35 @@ class LanguageModel:
             ValueError: no prompt, an empty prompt, a bare tensor in which a row seems to end in padding, ids outside the
                 vocabulary, or more tokens than the model has positions for.
         """
+        if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "iu":
+            prompts = torch.as_tensor(prompts.astype(np.int64))
         if isinstance(prompts, Tensor):
-            return self._checked(prompts)
-        rows = self._rows(prompts)
-        width = max(map(len, rows))
-        self._require_room(width)
-        ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows], device=self.device)
-        ids.attention_mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]).to(self.device)
+            ids, mask = prompts, getattr(prompts, "attention_mask", None)
+            if ids.ndim == 1:
+                ids = ids[None]
+            if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.dtype == torch.bool:
+                raise ValueError(
+                    f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
+                )
+            mask = self._unpadded(ids) if mask is None else mask
+            if mask.shape != ids.shape or (mask.long().diff(dim=1) > 0).any() or not mask[:, 0].all():
+                raise ValueError(
+                    f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {tuple(ids.shape)}."
+                )
+        else:
+            rows = self._rows(prompts)
+            width = max(map(len, rows))
+            ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows])
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        least, most, vocabulary = int(ids.min()), int(ids.max()), len(self.anatomy.embedding.weight)
+        if least < 0 or most >= vocabulary:
+            raise ValueError(
+                f"Token ids of {self.name} are 0 to {vocabulary - 1}, and {least if least < 0 else most} was given: is it of "
+                "another model's tokenizer?"
+            )
+        self._require_room(ids.shape[1])
+        ids = ids.to(self.device, copy=False).view_as(ids)  # another tensor, because its attributes are set
+        ids.attention_mask = mask.to(self.device)
         return ids
 
     def str_tokens(self, prompt: str | Tensor) -> list[str]:
@@ -209,30 +239,22 @@ class LanguageModel:
         Raises:
             ValueError: the word is several tokens (they are shown), or the id is outside the vocabulary.
         """
-        if not isinstance(word, str):
-            try:
-                word = operator.index(word)  # of a tensor or of numpy, too
-            except TypeError:
-                raise ValueError(
-                    f"A word that is one token, or a token id, was expected, and {word!r} was given."
-                ) from None
-            if not 0 <= word < self.anatomy.unembedding.weight.shape[0]:
+        word = as_int(word)
+        if isinstance(word, int):
+            if not 0 <= word < len(self.anatomy.unembedding.weight):
                 raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
             return word
+        if not isinstance(word, str):
+            raise ValueError(f"A word that is one token, or a token id, was expected, and {word!r} was given.")
         # SentencePiece begins a text with a space of its own: read the word after another one, too.
         before, both = map(self._plain_ids, ("x", "x" + word))
         readings = [self._plain_ids(word)] + [both[len(before) :]] * (both[: len(before)] == before)
         ids = next((ids for ids in readings if len(ids) == 1 and self._text(ids[0]) == word), readings[-1])
         if len(ids) != 1 or self._text(ids[0]) != word:
-            pieces = [self._text(i) for i in ids]
-            hint = (
-                ""
-                if word[:1].isspace()
-                else f" Within a sentence the word usually starts with a space: {' ' + word!r}."
-            )
+            spaced = f" Within a sentence the word usually starts with a space: {' ' + word!r}."
             raise ValueError(
-                f"{word!r} is {len(ids)} tokens for {self.name}, {pieces}, and one token was expected: choose a word "
-                f"that is a single token, or name one of the pieces.{hint}"
+                f"{word!r} is {len(ids)} tokens for {self.name}, {[self._text(i) for i in ids]}, and one token was expected: choose "
+                f"a word that is a single token, or name one of the pieces.{'' if word[:1].isspace() else spaced}"
             )
         return ids[0]
 
@@ -252,15 +274,11 @@ class LanguageModel:
         starts = [i for i in range(len(prompt)) if text.strip() and prompt.startswith(text, i)]
         if not starts:
             raise ValueError(f"{text!r} does not occur in {prompt!r}: give a part of the prompt, letter for letter.")
-        if occurrence is None and len(starts) > 1:
-            raise ValueError(
-                f"{text!r} occurs {len(starts)} times in {prompt!r}: say which with occurrence=0 to {len(starts) - 1}."
-            )
-        if occurrence is not None and not 0 <= occurrence < len(starts):
-            raise ValueError(
-                f"{text!r} occurs {len(starts)} times in {prompt!r}, and occurrence={occurrence} was asked for."
-            )
-        start = starts[occurrence or 0]
+        n, which = len(starts), 0 if occurrence is None else occurrence
+        if not 0 <= which < n or (occurrence is None and n > 1):
+            asked = "" if occurrence is None else f", and occurrence={occurrence} was asked for"
+            raise ValueError(f"{text!r} occurs {n} times in {prompt!r}{asked}: say which with occurrence=0 to {n - 1}.")
+        start = starts[which]
         # Tokens carry their leading space; what counts is whether their letters overlap the text.
         end = start + len(text.rstrip())
         start += len(text) - len(text.lstrip())
@@ -272,17 +290,11 @@ class LanguageModel:
 
     @property
     def _pad(self) -> int:
-        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
-                return token
-        return 0
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in known if token is not None)
 
     def _rows(self, prompts: Prompts) -> list[list[int]]:
-        if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "iu":
-            prompts = torch.as_tensor(prompts.astype(np.int64))
-        if isinstance(prompts, Tensor):
-            ids = self._checked(prompts)
-            return [row[mask.bool()].tolist() for row, mask in zip(ids, ids.attention_mask, strict=True)]
+        """Each prompt's token ids, from whatever form but a tensor."""
         if isinstance(prompts, Mapping):  # as a tokenizer returns it, padded on either side
             ids, mask = _lists(prompts["input_ids"]), prompts.get("attention_mask")
             mask = [[1] * len(row) for row in ids] if mask is None else _lists(mask)
@@ -299,36 +311,28 @@ class LanguageModel:
             raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
         return rows
 
-    def _text(self, token: int) -> str:
-        # By itself, a SentencePiece token loses its leading space: decode it after another one.
-        first = self._plain_ids("x")[0]
-        whole, before = (
-            self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in ([first, token], [first])
-        )
-        return whole[len(before) :]
-
-    def _plain_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else as_ints(prompt)
-        if not hasattr(prompt, "__iter__") or not all(isinstance(i, int) for i in ids):
+        if not hasattr(prompt, "__iter__") or not all(type(i) is int for i in ids):
             raise ValueError(
                 f"A prompt is a string or a sequence of token ids, and {type(prompt).__name__} was given: {prompt!r}."
             )
         if not ids:
             raise ValueError("A prompt is empty, so there is nothing to run the model on: give it at least one token.")
-        self._require_known(min(ids), max(ids))
         return ids
 
-    def _require_known(self, least: int, most: int) -> None:
-        """Of token ids, that the model has an embedding for them."""
-        vocabulary = len(self.anatomy.embedding.weight)
-        if least < 0 or most >= vocabulary:
+    def _unpadded(self, ids: Tensor) -> Tensor:
+        """The mask of ids that came without one: all are real, unless a row looks padded."""
+        pads = ids == self._pad
+        ends = pads[:, -1] & (ids.shape[1] > 1)
+        twice = pads[:, :2].all(1) & (ids.shape[1] > 2)  # one may be the text's beginning, two aren't
+        if ends.any() or twice.any() or 0 < pads[:, 0].sum() < len(pads):
             raise ValueError(
-                f"Token ids of {self.name} are 0 to {vocabulary - 1}, and {least if least < 0 else most} was given: is it of "
-                "another model's tokenizer?"
+                f"Some rows of the token ids {'end in' if ends.any() else 'begin with'} the padding token and nothing says "
+                "whether it is padding: pass the prompts as strings, or the very tensor that lm.tokens returned (it carries an "
+                "attention_mask)."
             )
+        return torch.ones_like(ids)
 
     def _require_room(self, width: int) -> None:
         """Of so many tokens, that the model has positions for them: where it learnt a vector for each, they end."""
@@ -339,33 +343,16 @@ class LanguageModel:
                 "let it write less."
             )
 
-    def _checked(self, ids: Tensor) -> Tensor:
-        mask = getattr(ids, "attention_mask", None)
-        if ids.ndim == 1:
-            ids = ids[None]
-        if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.dtype == torch.bool:
-            raise ValueError(
-                f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
-            )
-        if mask is None:
-            starts, ends = (ids[:, 0] == self._pad), (ids[:, -1] == self._pad) & (ids.shape[1] > 1)
-            twice = (ids[:, :2] == self._pad).all(1) & (ids.shape[1] > 2)  # one may be the text's beginning, two aren't
-            if ends.any() or (starts.any() and not starts.all()) or twice.any():
-                side = "end in" if ends.any() else "begin with"
-                raise ValueError(
-                    f"Some rows of the token ids {side} the padding token and nothing says whether it is padding: pass "
-                    "the prompts as strings, or the very tensor that lm.tokens returned (it carries an attention_mask)."
-                )
-            mask = torch.ones_like(ids)
-        if mask.shape != ids.shape or (mask.long().diff(dim=1) > 0).any() or not mask[:, 0].all():
-            raise ValueError(
-                f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {tuple(ids.shape)}."
-            )
-        self._require_known(int(ids.min()), int(ids.max()))
-        self._require_room(ids.shape[1])
-        ids = ids.to(self.device, copy=False).view_as(ids)
-        ids.attention_mask = mask.to(self.device)
-        return ids
+    def _text(self, token: int) -> str:
+        # By itself, a SentencePiece token loses its leading space: decode it after another one.
+        first = self._plain_ids("x")[0]
+        whole, before = (
+            self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in ([first, token], [first])
+        )
+        return whole[len(before) :]
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _lists(rows) -> list[list[int]]:

@@ -213,7 +213,7 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
     bank = list(bank)
-    results = {} if lm.interventions else _measured.setdefault(lm, {})
+    results = {} if lm.running.interventions else _measured.setdefault(lm, {})
     questions = {item: _questions(item) for item in bank}
     todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]
     judges = {q: _judge(lm, *q[1:]) for q in todo}

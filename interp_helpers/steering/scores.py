@@ -247,7 +247,7 @@ def _words(text: str) -> list[str]:
 
 
 def _require_unsteered(lm: LanguageModel) -> None:
-    if lm.interventions:
+    if lm.running.interventions:
         raise ValueError(
             "Texts are scored under the unsteered model: leave the intervention first, and hand it over as steering=."
         )

@@ -64,7 +64,7 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
         ValueError: a model whose logits are not such a sum: it normalises what attention or MLP return before adding
             it, or squashes or changes its logits, or has quantised weights; or an open `intervene`.
     """
-    if lm.interventions:
+    if lm.running.interventions:
         raise ValueError("Direct effects are of a plain run: leave the intervention first, or patch and measure.")
     if lm.anatomy.softcap is not None:
         raise ValueError(f"{lm.name} squashes its logits (a softcap), so they are not a sum of the parts' effects.")

@@ -166,7 +166,7 @@ def _estimated(
     starts, from_source = _measured(metrics, base_logits), []
     values = starts[:, None].repeat(1, len(grid.cells), 1)
     # Inside an intervention rows may be named one by one, and stay together.
-    at_once = len(bases) if lm.interventions else PAIRS_PER_GRADIENT
+    at_once = len(bases) if lm.running.interventions else PAIRS_PER_GRADIENT
     for rows in (range(i, min(i + at_once, len(bases))) for i in range(0, len(bases), at_once)):
         acts, run = record(lm, take(sources, rows), *sites), record(lm, take(bases, rows), *sites, grad=True)
         from_source.append(acts.next_token_logits)

@@ -383,7 +383,7 @@ def test_each_beam_gets_its_prompt_s_edit(family, beams, edits):
         with intervene(lm, *edits(lm, [i])):
             alone.append(lm.generate(prompts[i], 6, **options))
     assert batched == alone
-    assert batched != lm.generate(prompts, 6, **options) and lm.prompt_rows is None
+    assert batched != lm.generate(prompts, 6, **options) and lm.running.prompt_rows is None
 
 
 @pytest.mark.parametrize("where", ["everywhere", "prompt", "new"])
@@ -410,7 +410,7 @@ def test_a_place_outside_a_left_padded_prompt_is_refused_and_generation_leaves_n
     with pytest.raises(ValueError, match="Position 5 is outside row 1, which has 3 tokens"):
         with intervene(lm, add(stream(1, positions=5), VECTOR)):
             lm.generate([PROMPT, SHORT], 4)
-    assert lm.prompt_width is None
+    assert lm.running.prompt_width is None
 
 
 def test_a_run_after_generation_takes_the_whole_text_as_its_prompt(lm):
