@@ -86,6 +86,14 @@ def test_links_that_lead_nowhere_are_found(tmp_path):
     ]
 
 
+def with_a_wide_table(path: Path) -> nbformat.NotebookNode:
+    """A notebook, not run, but for a cell that shows a table of forty columns."""
+    nb = nbformat.read(path, as_version=4)
+    wide = new_code_cell("wide", outputs=[new_output("display_data", {"text/html": f"<table>{40 * '<td>token</td>'}"})])
+    nb.cells.append(wide)
+    return nb
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """The site, built from notebooks that aren't run (`make site` runs them)."""
@@ -94,7 +102,7 @@ def site(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(website, "PAGES", folder / "pages")
         patch.setattr(website, "OUT", folder / "site")
-        patch.setattr(website, "executed", lambda path: nbformat.read(path, as_version=4))
+        patch.setattr(website, "executed", with_a_wide_table)
         assert website.main() == 0, "what Sphinx, or the check of the links, said stands above"
     return folder / "site"
 
