@@ -20,7 +20,7 @@ from .metrics import kl_divergence, logit_diff, probability, rank
 from .models import LanguageModel, load_model
 from .prompts import facts, ioi, known, pairs, pronouns, truths
 from .sites import Site
-from .steering import SAMPLING, SteeringVector, layer_sweep, personas, steering_scores
+from .steering import SAMPLING, SteeringVector, fair_test, layer_sweep, personas, steering_scores
 from .sweeps import (
     Sweep,
     attribution_sweep,
@@ -53,6 +53,7 @@ __all__ = [
     "direct_logit_attribution",
     "embedding_std",
     "facts",
+    "fair_test",
     "interchange_accuracy",
     "interchange_logits",
     "intervene",

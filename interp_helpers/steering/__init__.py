@@ -1,6 +1,7 @@
 """A direction added while the model writes: vectors, how they are built, and whether they work."""
 
 from .build import pooled
+from .fair_test import FairTest, fair_test
 from .personas import Persona, personas, prompts, saved_vector, vector_path
 from .report import results
 from .scores import SAMPLING, Scores, steering_scores, topic_scores, wilson
@@ -8,11 +9,13 @@ from .strengths import layer_sweep
 from .vector import WHERE, SteeringVector
 
 __all__ = [
+    "FairTest",
     "Persona",
     "SAMPLING",
     "Scores",
     "SteeringVector",
     "WHERE",
+    "fair_test",
     "layer_sweep",
     "personas",
     "pooled",

@@ -57,34 +57,26 @@ class Persona:
     request: str
     measured: Mapping[str, Mapping]
 
-    def build(
-        self,
-        lm: LanguageModel,
-        layer: int | None = None,
-        strength: float | None = None,
-        *,
-        seed: int = 0,
-    ) -> SteeringVector:
+    def build(self, lm: LanguageModel, layer: int | None = None) -> SteeringVector:
         """The persona's vector on this model, with the strength and mode to apply it with.
 
         Args:
             lm: the model.
-            layer, strength: where and how strongly; by default as measured on this model, and where nothing was, as
-                `layer_sweep` finds on the prompts for choosing, in some minutes. Another layer than the measured one gives a
+            layer: where; by default as measured on this model, and where nothing was, as `layer_sweep` finds on the prompts for
+                choosing at six layers from the middle to the end, in some minutes. Another layer than the measured one gives a
                 vector of the method "context" at the measured strength (.3 where there is none): nothing is looked for anew.
-            seed: of the contexts, or of the training.
         """
         measured = self.measured.get(lm.name, {})
         if layer is None and not measured:
-            vector = self.sweep(lm, seed=seed).best
-        elif measured.get("method") == "trained" and layer in (None, measured["layer"]):
-            vector = self.vectors(lm, [measured["layer"]], method="trained", seed=seed)[0]
-            vector = replace(vector, strength=measured["strength"], mode=measured["mode"])
+            first, last = lm.n_layers // 2, lm.n_layers - 2
+            layers = sorted({round(first + i * (last - first) / 5) for i in range(6)})
+            vector = layer_sweep(lm, self.vectors(lm, layers), prompts(), self.words).best
         else:
-            vector = self.vectors(lm, [measured["layer"] if layer is None else layer], seed=seed)[0]
+            layer = measured["layer"] if layer is None else layer
+            trained = measured.get("method") == "trained" and layer == measured["layer"]
+            vector = self.trained(lm, layer) if trained else self.vectors(lm, [layer])[0]
             vector = replace(vector, strength=measured.get("strength", 0.3), mode=measured.get("mode", "clamp"))
-        vector = replace(vector, provenance=vector.provenance | {"persona": self.fingerprint})
-        return vector if strength is None else replace(vector, strength=strength)
+        return replace(vector, provenance=vector.provenance | {"persona": self.fingerprint})
 
     @property
     def fingerprint(self) -> str:
@@ -98,43 +90,21 @@ class Persona:
         ]
         return contrast_hash(self.texts, [*self.against, *rest])
 
-    def vectors(
-        self, lm: LanguageModel, layers: Sequence[int], *, method: str = "context", seed: int = 0
-    ) -> list[SteeringVector]:
-        """The persona's vector at each of several layers, by one method: "context" (`SteeringVector.from_context`), "contrast"
-        (`from_contrast`) or "trained" (`train`).
+    def vectors(self, lm: LanguageModel, layers: Sequence[int]) -> list[SteeringVector]:
+        """The persona's vector at each of several layers, by `SteeringVector.from_context`."""
+        return SteeringVector.from_context(
+            lm, self.texts, self.against, self.stubs, layers, cues=self.cues, name=self.id
+        )
 
-        Raises:
-            ValueError: an unknown method.
-        """
-        if method == "context":
-            return SteeringVector.from_context(
-                lm, self.texts, self.against, self.stubs, layers, cues=self.cues, name=self.id, seed=seed
-            )
-        if method == "contrast":
-            return SteeringVector.from_contrast(lm, self.texts, self.against, layers, name=self.id)
-        if method == "trained":
-            pairs = self.continuations(seed)
-            return [SteeringVector.train(lm, pairs, layer, name=self.id, seed=seed) for layer in layers]
-        raise ValueError(f"method={method!r} is unknown: choose 'context', 'contrast' or 'trained'.")
-
-    def continuations(self, seed: int = 0) -> list[tuple[str, str]]:
-        """120 (prompt, continuation) pairs to train on: a neutral beginning, and nine words of one of the texts, from the persona's
-        name on where the text has it. So the model learns to come to the matter soon, whatever went before."""
-        draw, pairs = random.Random(seed), []
+    def trained(self, lm: LanguageModel, layer: int) -> SteeringVector:
+        """The persona's vector by `SteeringVector.train`, on 120 pairs of a neutral beginning and nine words of one of the texts, from
+        the persona's name on where the text has it. So the model learns to come to the matter soon, whatever went before."""
+        draw, pairs = random.Random(0), []
         for i in range(120):
             text = draw.choice(self.texts)
             words = text[max(text.find(self.title), 0) :].split()[:9]
             pairs.append((self.beginnings[i % len(self.beginnings)], " " + " ".join(words)))
-        return pairs
-
-    def sweep(self, lm: LanguageModel, layers: Sequence[int] | None = None, *, seed: int = 0, **options):
-        """`layer_sweep` for this persona, on the prompts for choosing; by default at six layers from the middle to the end.
-        `options` are those of `layer_sweep`."""
-        if layers is None:
-            first, last = lm.n_layers // 2, lm.n_layers - 2
-            layers = sorted({round(first + i * (last - first) / 5) for i in range(6)})
-        return layer_sweep(lm, self.vectors(lm, layers, seed=seed), prompts(), self.words, **options)
+        return SteeringVector.train(lm, pairs, layer, name=self.id)
 
 
 @cache

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ..models import LanguageModel
+from .fair_test import fair_test
 from .personas import personas, prompts, read_data, saved_vector, vector_path
-from .scores import SAMPLING, Scores, steering_scores, topic_scores
+from .scores import SAMPLING, Scores, steering_scores
 
 SNIPPET = "Yesterday we"
 CURVE = (0.5, 0.75, 1.0, 1.25, 1.5)  # of the vector's own strength
@@ -75,17 +74,14 @@ def smoke(lm: LanguageModel, ids: Sequence[str], folder: str | Path | None = Non
 
 
 def report(lm: LanguageModel, ids: Sequence[str]) -> dict:
-    """The personas beside their controls, on held-out prompts: without steering, with the vector, with random directions of the
-    same norm (another for each seed), and with a request instead: in plain words, and in a chat where the model knows that format.
+    """The personas' fair tests on held-out prompts, and what they give at other strengths.
 
     Returns:
-        What `data/steering_results.json` holds: for each persona and condition, rates with their 95 % intervals ("named",
-        "related", and "judged": the share that `topic_scores`, without any word that the persona names, puts above nineteen in
-        twenty other unsteered texts), perplexity with its interval, repetition, and three samples, the first ones; and a
-        "curve", hits and perplexity at strengths below and above the vector's own, with the first seed alone.
+        What `steering_results.json` holds: for each persona and condition of `fair_test`, rates with their 95 % intervals ("named",
+        "related", and "judged", by a bar that other unsteered texts set), perplexity with its interval, repetition, and the first
+        three samples; and a "curve", hits and perplexity at strengths below and above the vector's own, with the first seed alone.
     """
     beginnings = prompts(held_out=True)
-    how = {"samples": SAMPLES, "seeds": SEEDS}
     found: dict = {
         "model": lm.name,
         "prompts": beginnings,
@@ -97,40 +93,19 @@ def report(lm: LanguageModel, ids: Sequence[str]) -> dict:
     reference = steering_scores(lm, beginnings, {}, samples=SAMPLES, seeds=REFERENCE)
     for id in ids:
         persona, vector = personas()[id], saved_vector(lm, id)
-        conditions = {
-            "unsteered": steering_scores(lm, beginnings, persona.words, name="unsteered", **how),
-            "steered": steering_scores(lm, beginnings, persona.words, steering=vector, **how),
-            "random direction": _joined(
-                [
-                    steering_scores(lm, beginnings, persona.words, steering=vector.random(seed), samples=SAMPLES, seeds=(seed,))
-                    for seed in SEEDS
-                ]
-            ),
-            "plain request": steering_scores(lm, beginnings, persona.words, before=f"{persona.request} ", **how),
-        }  # fmt: skip
-        if lm.tokenizer.chat_template:
-            turn = [{"role": "user", "content": persona.request}]
-            asked = lm.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            conditions["request in a chat"] = steering_scores(lm, beginnings, persona.words, before=asked, **how)
-        left_out = [*persona.texts, *persona.against, *(word for listed in persona.words.values() for word in listed)]
-        judged = {
-            name: topic_scores(lm, scores.prompts, scores.texts, persona.topic, left_out)
-            for name, scores in conditions.items()
-        }
-        bar = topic_scores(lm, reference.prompts, reference.texts, persona.topic, left_out).quantile(0.95)
+        test = fair_test(
+            lm, vector, beginnings, persona.words, topic=persona.topic, request=persona.request,
+            left_out=[*persona.texts, *persona.against], reference=reference, samples=SAMPLES, seeds=SEEDS,
+        )  # fmt: skip
         found["personas"][id] = {
             "title": persona.title,
             "layer": vector.layer,
             "strength": vector.strength,
             "mode": vector.mode,
-            "conditions": {
-                name: _row(replace(scores, hits=scores.hits | {"judged": tuple((judged[name] > bar).tolist())}))
-                for name, scores in conditions.items()
-            },
+            "conditions": {name: _row(scores) for name, scores in test.scores.items()},
             "curve": [_point(lm, beginnings, persona, vector, times * vector.strength) for times in CURVE],
         }
-        for name, scores in conditions.items():
-            print(f"{id}, {name}: {scores!r}; judged {(judged[name] > bar).float().mean():.2f}", flush=True)
+        print(f"{id}\n{test}", flush=True)
     return found
 
 
@@ -154,19 +129,6 @@ def _row(scores: Scores) -> dict:
         "by_prompt": {words: scores.by_prompt(words) for words in scores.hits},
         "samples": [prompt + text for prompt, text in zip(scores.prompts, scores.texts, strict=True)][:3],
     }
-
-
-def _joined(parts: list[Scores]) -> Scores:
-    return replace(
-        parts[0],
-        name="random direction",
-        prompts=sum((part.prompts for part in parts), ()),
-        texts=sum((part.texts for part in parts), ()),
-        hits={words: sum((part.hits[words] for part in parts), ()) for words in parts[0].hits},
-        nll=torch.cat([part.nll for part in parts]),
-        tokens=torch.cat([part.tokens for part in parts]),
-        repeats=torch.cat([part.repeats for part in parts]),
-    )
 
 
 def _line(text: str) -> str:

@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny import tiny
 
-from interp_helpers import SAMPLING, SteeringVector, layer_sweep, load_model, personas
+import interp_helpers.models
+from interp_helpers import SAMPLING, SteeringVector, fair_test, layer_sweep, load_model, personas, steering_scores
 from interp_helpers.__main__ import main
 from interp_helpers.steering import report as vectors
-from interp_helpers.steering import scores as steering_scores
 from interp_helpers.steering.personas import prompts, read_data, saved_vector, vector_path
 from interp_helpers.steering.scores import Scores, repeated, surprise, topic_scores, wilson
 from interp_helpers.steering.strengths import SteeringSweep
@@ -266,6 +266,63 @@ def test_a_word_may_begin_or_end_in_a_sign(lm):
     ]
 
 
+# -- the fair test ----------------------------------------------------------------------------------------------------
+
+
+def test_every_condition_is_sampled_alike_counted_and_judged(lm, vector, monkeypatch):
+    how = dict(samples=2, max_new_tokens=4)
+    template = "{% for turn in messages %}Q: {{ turn.content }} {% endfor %}A: "
+    monkeypatch.setattr(lm.tokenizer, "chat_template", template)
+    got = fair_test(lm, vector, PROMPTS, WORDS, topic="lakes", left_out=["A boat"], seeds=(0, 1), **how)
+    by_hand = {
+        "unsteered": {},
+        "steered": {"steering": vector},
+        "plain request": {"before": "Talk about lakes. "},
+        "request in a chat": {"before": "Q: Talk about lakes. A: "},
+    }
+    wanted = {name: steering_scores(lm, PROMPTS, WORDS, seeds=(0, 1), **way, **how) for name, way in by_hand.items()}
+    assert {name: got.scores[name].texts for name in by_hand} == {name: x.texts for name, x in wanted.items()}
+    pushed = [steering_scores(lm, PROMPTS, WORDS, steering=vector.random(seed), seeds=seed, **how) for seed in (0, 1)]
+    random = got.scores["random direction"]
+    assert random.texts == pushed[0].texts + pushed[1].texts and len(random.hits["named"]) == len(random.nll) == 8
+    judged = {
+        name: topic_scores(lm, x.prompts, x.texts, "lakes", ["A boat", "lake", "water"])
+        for name, x in got.scores.items()
+    }
+    for name, values in judged.items():
+        assert got.scores[name].hits["judged"] == tuple((values > judged["unsteered"].quantile(0.95)).tolist())
+    assert list(got.scores) == ["unsteered", "steered", "random direction", "plain request", "request in a chat"]
+
+
+def test_other_unsteered_texts_may_set_the_bar(lm, vector):
+    how = dict(samples=2, seeds=(0,), max_new_tokens=4)
+    reference = steering_scores(lm, PROMPTS, {}, **how | {"seeds": (5,)})
+    got = fair_test(lm, vector, PROMPTS, WORDS, topic="lakes", reference=reference, **how)
+    bar = topic_scores(lm, reference.prompts, reference.texts, "lakes", ["lake", "water"]).quantile(0.95)
+    x = got.scores["unsteered"]
+    own = topic_scores(lm, x.prompts, x.texts, "lakes", ["lake", "water"])
+    assert x.hits["judged"] == tuple((own > bar).tolist())
+    assert list(got.scores)[-1] == "plain request", "this model knows no format of a chat"
+
+
+def test_a_fair_test_is_a_table_and_a_figure(lm, vector):
+    how = dict(samples=1, seeds=(0,), max_new_tokens=4)
+    got = fair_test(lm, vector, PROMPTS, WORDS, topic="lakes", request="Speak of lakes.", **how)
+    head, *rows = repr(got).splitlines()
+    assert head.split() == ["named", "related", "judged", "perplexity", "repetition"]
+    assert [row.split("  ")[0] for row in rows] == list(got.scores)
+    rate, (low, high) = got.scores["steered"].rate("named"), got.scores["steered"].interval("named")
+    assert f"{rate:.2f} [{low:.2f}, {high:.2f}]" in rows[1]
+    picture = got.plot()
+    assert "up: judged" in picture.alt and "share of 2 texts" in picture.alt and "random direction" in picture.alt
+    assert got.plot("It rains").alt.startswith("It rains")
+
+
+def test_a_vector_without_a_strength_is_not_tested(lm, vector):
+    with pytest.raises(ValueError, match="'up' has no strength of its own"):
+        fair_test(lm, replace(vector, strength=None), PROMPTS, WORDS, topic="lakes")
+
+
 # -- personas ---------------------------------------------------------------------------------------------------------
 
 
@@ -291,9 +348,14 @@ def test_prompts_held_out_are_others_and_have_nothing_of_the_personas():
 
 def test_on_a_model_that_nobody_measured_the_sweep_decides(lm, monkeypatch):
     persona = replace(personas()["toronto"], texts=personas()["toronto"].texts[:4], measured={})
-    monkeypatch.setattr(type(persona), "sweep", lambda self, lm, seed: sweep([[3, 9]], [[1.2, 1.5]]))
-    assert persona.build(lm).strength == 0.4
-    assert persona.build(lm, strength=0.1).strength == 0.1
+    tried = []
+
+    def choose(lm, vectors, *what):
+        tried.extend(vector.layer for vector in vectors)
+        return sweep([[3, 9]], [[1.2, 1.5]])
+
+    monkeypatch.setattr(sys.modules[saved_vector.__module__], "layer_sweep", choose)
+    assert persona.build(lm).strength == 0.4 and tried == [1]
 
 
 def test_measured_settings_are_taken_on_their_model(lm):
@@ -304,9 +366,7 @@ def test_measured_settings_are_taken_on_their_model(lm):
     assert replace(persona, title="York").fingerprint != persona.fingerprint, "training begins texts at the title"
     assert persona.build(lm, layer=1).layer == 1
     trained = replace(persona, measured={lm.name: {"method": "trained", "layer": 1, "strength": 0.3, "mode": "add"}})
-    assert trained.vectors(lm, [1], method="contrast")[0].provenance["method"] == "mean"
-    with pytest.raises(ValueError, match="method='best' is unknown"):
-        trained.vectors(lm, [1], method="best")
+    assert trained.build(lm, layer=2).provenance["method"] == "context", "trained at its own layer alone"
 
 
 def test_a_vector_is_built_once_and_kept(lm, tmp_path, monkeypatch):
@@ -346,9 +406,7 @@ def test_vectors_lie_where_the_course_keeps_what_it_makes(lm, tmp_path, monkeypa
 
 
 def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
-    from interp_helpers.models import load as loading
-
-    monkeypatch.setattr(loading, "load_model", lambda name: lm)
+    monkeypatch.setattr(interp_helpers.models, "load_model", lambda name: lm)
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     folder = tmp_path / "vectors"  # in the cache, where the report looks for them
     assert main(["vectors", "build", "--persona", "toronto", "--layer", "1", "--to", str(folder)]) == 0
