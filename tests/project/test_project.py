@@ -49,6 +49,18 @@ def test_the_gallery_shows_a_figure_of_each_notebook_and_says_what_it_shows():
                 assert number in known or share in known, f"{title} {number}{percent} is not in the figure"
 
 
+def test_files_that_are_named_are_there():
+    """In prose, docstrings and comments of every file that git tracks."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folder = r"\b(?:tests|interp_helpers|tools|bench|handouts|slides|notebooks|website|assets)/"
+    gone = {}
+    for name in listed:
+        if Path(name).suffix in (".py", ".md", ".toml", ".ipynb", ".html", ".css") and (ROOT / name).is_file():
+            named = re.findall(folder + r"[\w/.-]*\.(?:py|md|json|css)\b", (ROOT / name).read_text(encoding="utf-8"))
+            gone |= {one: name for one in named if not (ROOT / one).exists()}
+    assert gone == {}, "{file that isn't there: where it is named}"
+
+
 def test_the_map_has_every_room_and_its_tests():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for folder in ("interp_helpers", "tests"):
