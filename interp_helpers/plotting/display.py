@@ -13,7 +13,7 @@ class Live:
 
     A front end shows the richest form it understands: the widget, else (GitHub, an exported page) the HTML, else the text.
     One trap: a page made from a notebook with *saved widget state* shows the widget, dead, in place of the HTML; execute
-    for export with nbclient's `store_widget_state=False`.
+    for export with nbclient's `store_widget_state=False`. A subclass makes the widget in `_form` and says its text by `repr`.
     """
 
     html: str
@@ -24,9 +24,6 @@ class Live:
         """The live form; made once, until something is changed by code."""
         self._widget = self._widget or self._form()
         return self._widget
-
-    def _form(self):
-        raise NotImplementedError
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         bundle = {"text/html": self.html, "text/plain": repr(self)}

@@ -13,6 +13,7 @@ import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from matplotlib import rc_context
@@ -39,6 +40,7 @@ STYLE = {
     "savefig.facecolor": "white",
     "text.parse_math": False,  # a token may be '$'
 }
+LEGEND = dict(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 _OUTLINE = withStroke(linewidth=3, foreground="white")  # a word over points can be read
 _PIXELS_PER_INCH = 100  # as shown; twice as many are drawn, so that a projector stays sharp
 
@@ -57,9 +59,7 @@ class Picture:
 
     def png(self) -> bytes:
         """The figure as a PNG file's bytes."""
-        out = io.BytesIO()
-        with rc_context(STYLE):
-            self.figure.savefig(out, format="png", dpi=2 * _PIXELS_PER_INCH)
+        self.save(out := io.BytesIO())
         return out.getvalue()
 
     def save(self, path) -> None:
@@ -80,7 +80,7 @@ class Picture:
         return self.alt
 
 
-def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: float | None = None) -> Picture:
+def heatmap(sweep, *, title: str | None = None, alt: str | None = None) -> Picture:
     """A two-axis `Sweep` as a heatmap: layers from left to right, tokens (or heads) from top to bottom.
 
     >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
@@ -94,15 +94,15 @@ def heatmap(sweep, *, title: str | None = None, alt: str | None = None, limit: f
         sweep: with axes ("layer", …); average a batch of pairs first (`sweep.mean()`).
         title: the finding, in a sentence.
         alt: the text alternative; by default it names the axes, the range and the strongest cell.
-        limit: the colour scale's end, to make figures comparable (default: the largest absolute value).
 
     Raises:
         ValueError: the sweep has another number of axes.
     """
-    return heatmaps({"": sweep}, title=title or f"Patching {sweep.component}", alt=alt, limit=limit)
+    picture = heatmaps({"": sweep}, title=title or f"Patching {sweep.component}")
+    return Picture(picture.figure, alt or picture.alt)
 
 
-def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: float | None = None) -> Picture:
+def heatmaps(sweeps: Mapping, *, title: str) -> Picture:
     """Several sweeps {name: sweep}, one below the other, on one colour scale; see `heatmap`.
 
     >>> how = dict(layers=[23, 25], positions=[-1], normalize=True)
@@ -122,33 +122,30 @@ def heatmaps(sweeps: Mapping, *, title: str, alt: str | None = None, limit: floa
             hint = "average the pairs with sweep.mean()" if first == "pair" else f"sweep one {first} at a time"
             raise ValueError(f"A heatmap has two axes and this sweep has {sweep.axes}: {hint}.")
     ends = [tuple(zip(s.ends, (float(s.base), float(s.source)), strict=True)) for s in sweeps.values()]
-    references = dict(ends[0]) if len(set(ends)) == 1 else {}  # marked where they are the same for all
+    marked = dict(ends[0]) if len(set(ends)) == 1 else {}  # marked where they are the same for all
     values = [sweep.values.float().numpy() for sweep in sweeps.values()]
-    limit = limit or max(*(np.abs(v).max() for v in values), *(abs(v) for pair in ends for _, v in pair)) or 1.0
+    limit = max(*(np.abs(v).max() for v in values), *(abs(v) for pair in ends for _, v in pair)) or 1.0
     heights = [1.6 + 0.32 * max(0, len(s.labels[s.axes[1]]) - 5) for s in sweeps.values()]
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 1.1 + sum(heights) + 0.4 * len(heights)), layout="constrained")
         panels = figure.subplots(len(sweeps), squeeze=False, height_ratios=heights)[:, 0]
         for axes, (name, sweep) in zip(panels, sweeps.items(), strict=True):
             image = _draw(axes, sweep, limit)
-            axes.set_title(
-                name or title, wrap=not name, **({"fontsize": "medium", "fontweight": "normal"} if name else {})
-            )
+            small = {"fontsize": "medium", "fontweight": "normal"} if name else {"wrap": True}
+            axes.set_title(name or title, **small)
         panels[-1].set_xlabel("layer (counted from 0)" if sweep.axes[0] == "layer" else sweep.axes[0])
         if len(sweeps) > 1:
             figure.suptitle(title, x=0.01, ha="left", fontsize="large", fontweight="bold", wrap=True)
         bar = figure.colorbar(image, ax=list(panels), pad=0.02, fraction=0.05, aspect=12 * len(sweeps))
         bar.set_label(textwrap.fill(sweep.metric, 26 * len(sweeps)))
         bar.outline.set_visible(False)
-        for value in references.values():
+        for value in marked.values():
             bar.ax.axhline(value, color="black", linewidth=1.5)
-        far = [
-            t for t in bar.get_ticks() if abs(t) <= limit and all(abs(t - v) > limit / 10 for v in references.values())
-        ]
-        names = [f"{value:.2g} {name}" for name, value in references.items()]
-        bar.set_ticks([*far, *references.values()], labels=[*(f"{t:.2g}".replace("-", "−") for t in far), *names])
+        far = [t for t in bar.get_ticks() if abs(t) <= limit and all(abs(t - v) > limit / 10 for v in marked.values())]
+        names = [f"{value:.2g} {name}" for name, value in marked.items()]
+        bar.set_ticks([*far, *marked.values()], labels=[*(f"{t:.2g}".replace("-", "−") for t in far), *names])
     told = " ".join(f"{name + ': ' if name else ''}{sweep!r}." for name, sweep in sweeps.items())
-    return Picture(figure, alt or f"{title} {told} Layers run from left to right, {sweep.axes[1]}s down.")
+    return Picture(figure, f"{title} {told} Layers run from left to right, {sweep.axes[1]}s down.")
 
 
 def _draw(axes, sweep, limit: float):
@@ -180,7 +177,6 @@ def curves(
     limits: Mapping[str, float] | None = None,
     beside: Mapping[str, Sequence[str]] | None = None,
     log: bool = False,
-    alt: str | None = None,
 ) -> Picture:
     """Named curves over x, each with an error band if it has one (say in `ylabel` what the band is).
 
@@ -197,51 +193,32 @@ def curves(
         limits: {name: x} for dotted upright lines.
         beside: {curve's name: a word for each of its points}.
         log: y on a logarithmic scale.
-        alt: the text alternative; by default the ranges and ends of every curve.
     """
     xs = x if isinstance(x, Mapping) else dict.fromkeys(lines, x)
-    with rc_context(STYLE):
-        height = 3.5 + 0.3 * len(_fill(title, 7.0, "axes.titlesize").split("\n"))
-        figure = Figure(figsize=(8.4, height), layout="constrained")
-        axes = figure.add_subplot()
+    with _canvas(title, 3.5 + 0.3 * len(_fill(title, 7.0, "axes.titlesize").split("\n"))) as axes:
         for i, (name, values) in enumerate(lines.items()):
             k = i % len(COLOURS)
             values = np.asarray(values, dtype=float)
-            axes.plot(
-                xs[name],
-                values,
-                label=name,
-                color=COLOURS[k],
-                marker=MARKERS[k],
-                linestyle=DASHES[k],
-                markersize=5,
-                linewidth=2,
-            )
+            look = dict(color=COLOURS[k], marker=MARKERS[k], linestyle=DASHES[k], markersize=5, linewidth=2)
+            axes.plot(xs[name], values, label=name, **look)
             if errors and errors.get(name) is not None:
                 half = np.asarray(errors[name], dtype=float)
                 axes.fill_between(xs[name], values - half, values + half, color=COLOURS[k], alpha=0.18, linewidth=0)
         for name, value in (references or {}).items():
             axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2)
-            axes.annotate(
-                name, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-                ha="right", va="bottom", fontsize="small", color="0.3", path_effects=[_OUTLINE],
-            )  # fmt: skip
+            where = dict(xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.3")
+            _note(axes, name, (1, value), (0, 2), **where, path_effects=[_OUTLINE])
         for name, x_limit in (limits or {}).items():
             axes.axvline(x_limit, color="0.35", linestyle=":", linewidth=1.2)
-            axes.annotate(
-                name, (x_limit, 0), xycoords=("data", "axes fraction"), xytext=(-3, 4), textcoords="offset points",
-                ha="right", va="bottom", rotation=90, fontsize="small", color="0.3",
-            )  # fmt: skip
-        for i, (name, values) in enumerate(lines.items()):
+            where = dict(xycoords=("data", "axes fraction"), ha="right", va="bottom", color="0.3")
+            _note(axes, name, (x_limit, 0), (-3, 4), **where, rotation=90)
+        for name, words in (beside or {}).items():
+            i = list(lines).index(name)
             right, up = (1, -1, 1, -1)[i % 4], (-1, 1, 1, -1)[i % 4]  # curves that meet keep their words apart
-            for word, x_point, y_point in zip(
-                (beside or {}).get(name, [""] * len(values)), xs[name], values, strict=True
-            ):
-                axes.annotate(
-                    word, (x_point, y_point), xytext=(6 * right, 6 * up), textcoords="offset points", fontsize="small",
-                    ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top", color=COLOURS[i % len(COLOURS)],
-                    path_effects=[_OUTLINE],
-                )  # fmt: skip
+            side = dict(ha="left" if right > 0 else "right", va="bottom" if up > 0 else "top")
+            for word, *point in zip(words, xs[name], lines[name], strict=True):
+                colour = COLOURS[i % len(COLOURS)]
+                _note(axes, word, point, (6 * right, 6 * up), **side, color=colour, path_effects=[_OUTLINE])
         if beside:
             axes.margins(0.1)
         if log:
@@ -249,18 +226,14 @@ def curves(
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         axes.set(xlabel=_fill(xlabel, 4.2), ylabel=_fill(ylabel, 2.9))
-        axes.set_title(title, wrap=True)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title=None)
-    told = "; ".join(
-        f"{name} from {values[0]:.2f} to {values[-1]:.2f}, highest {max(values):.2f} at {_point(xs[name][int(np.argmax(values))])}"
-        for name, values in ((n, [float(v) for v in vs]) for n, vs in lines.items())
-    )
-    told += "".join(f"; {name} at {x_limit:g}" for name, x_limit in (limits or {}).items())
-    return Picture(figure, alt or f"{title} {ylabel} against {xlabel}: {told}.")
-
-
-def _point(x: float) -> str:
-    return f"{x:.2f}" if isinstance(x, float) else str(x)
+        axes.legend(**LEGEND)
+    told = []
+    for name, values in lines.items():
+        best = xs[name][int(np.argmax(np.asarray(values, dtype=float)))]
+        at = f"{best:.2f}" if isinstance(best, float) else best
+        told.append(f"{name} from {values[0]:.2f} to {values[-1]:.2f}, highest {max(values):.2f} at {at}")
+    told += [f"{name} at {x_limit:g}" for name, x_limit in (limits or {}).items()]
+    return Picture(axes.figure, f"{title} {ylabel} against {xlabel}: {'; '.join(told)}.")
 
 
 def bars(
@@ -269,7 +242,6 @@ def bars(
     errors: Mapping[str, float | tuple[float, float]] | None = None,
     title: str,
     ylabel: str,
-    alt: str | None = None,
 ) -> Picture:
     """Horizontal bars, one a name, each with its value written beside it.
 
@@ -280,44 +252,28 @@ def bars(
         values: {name: value}.
         errors: {name: half the error bar, or (how far it reaches below, above)}.
         title, ylabel: the finding, and what the bars measure.
-        alt: the text alternative; by default every bar's value.
     """
     names = list(values)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 1.3 + 0.45 * len(names)), layout="constrained")
-        axes = figure.add_subplot()
+    with _canvas(title, 1.3 + 0.45 * len(names)) as axes:
         heights = [float(values[name]) for name in names]
         written = [f"{round(height, 2) + 0.0:.2f}".replace("-", "−") for height in heights]  # + 0.0: no “-0.00”
         spread = np.array([np.broadcast_to((errors or {}).get(name, 0), 2) for name in names], dtype=float)
-        axes.barh(
-            names, heights, xerr=spread.T if errors else None, color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3
-        )
+        look = dict(color=COLOURS[0], height=0.65, ecolor="0.25", capsize=3)
+        axes.barh(names, heights, xerr=spread.T if errors else None, **look)
         axes.axvline(0, color="black", linewidth=0.8)
         least = 0.02 * max(map(abs, heights), default=0)  # left of a bar this short stands the axis
         for i, (value, (below, above)) in enumerate(zip(heights, spread, strict=True)):
-            side = 1 if value > -least else -1
-            axes.annotate(
-                written[i], (value + above if side > 0 else value - below, i), xytext=(4 * side, 0), textcoords="offset points", va="center",
-                ha="left" if side > 0 else "right", fontsize="small",
-            )  # fmt: skip
+            side, end = (1, value + above) if value > -least else (-1, value - below)
+            _note(axes, written[i], (end, i), (4 * side, 0), va="center", ha="left" if side > 0 else "right")
         axes.margins(x=0.12)
         axes.invert_yaxis()
         axes.set_xlabel(_fill(ylabel, 4.8))
-        axes.set_title(title, wrap=True)
     told = ", ".join(f"{name} {value}" for name, value in zip(names, written, strict=True))
-    return Picture(figure, alt or f"{title} {ylabel}: {told}.")
+    return Picture(axes.figure, f"{title} {ylabel}: {told}.")
 
 
-def scatter(
-    points: Mapping[str, tuple[float, float]],
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    named: int = 6,
-    alt: str | None = None,
-) -> Picture:
-    """Points in a plane, with the line y = x; those furthest from the origin carry their names.
+def scatter(points: Mapping[str, tuple[float, float]], *, title: str, xlabel: str, ylabel: str) -> Picture:
+    """Points in a plane, with the line y = x; the six that are furthest from the origin carry their names.
 
     >>> scatter({"23.3": (0.5, 0.4), "20.0": (0.0, 0.4)}, title="One acts indirectly", xlabel="direct", ylabel="total")
     One acts indirectly total against direct, 2 points; furthest out: 23.3 (0.50, 0.40), 20.0 (0.00, 0.40).
@@ -325,28 +281,21 @@ def scatter(
     Args:
         points: {name: (x, y)}.
         title, xlabel, ylabel: the finding, and what the axes are.
-        named: how many points are named.
-        alt: the text alternative; by default the named points.
     """
-    far = sorted(points, key=lambda name: -math.hypot(*points[name]))[:named]
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 4.6), layout="constrained")
-        axes = figure.add_subplot()
+    far = sorted(points, key=lambda name: -math.hypot(*points[name]))[:6]
+    with _canvas(title, 4.6) as axes:
         axes.axhline(0, color="0.8", linewidth=1)
         axes.axvline(0, color="0.8", linewidth=1)
         axes.axline((0, 0), slope=1, color="0.35", linestyle=":", linewidth=1.2)
-        rest = [points[name] for name in points if name not in far]
-        if rest:
-            axes.scatter(*zip(*rest, strict=True), color="0.6", s=18)
+        rest = np.array([points[name] for name in points if name not in far]).reshape(-1, 2)
+        axes.scatter(*rest.T, color="0.6", s=18)
         for i, name in enumerate(far):
-            x, y = points[name]
-            axes.scatter([x], [y], color=COLOURS[i % len(COLOURS)], s=55, zorder=3)
-            axes.annotate(name, (x, y), xytext=(7, 5), textcoords="offset points", fontsize="small")
+            axes.scatter(*points[name], color=COLOURS[i % len(COLOURS)], s=55, zorder=3)
+            _note(axes, name, points[name], (7, 5))
         axes.margins(0.1)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.set_title(title, wrap=True)
     told = ", ".join(f"{name} ({points[name][0]:.2f}, {points[name][1]:.2f})" for name in far)
-    return Picture(figure, alt or f"{title} {ylabel} against {xlabel}, {len(points)} points; furthest out: {told}.")
+    return Picture(axes.figure, f"{title} {ylabel} against {xlabel}, {len(points)} points; furthest out: {told}.")
 
 
 def clouds(
@@ -357,7 +306,6 @@ def clouds(
     title: str,
     xlabel: str,
     ylabel: str,
-    alt: str | None = None,
 ) -> Picture:
     """Groups of points in a plane, on equal scales, each group with a colour and a marker of its own.
 
@@ -369,12 +317,9 @@ def clouds(
         arrows: {name: (from, to)}.
         marks: {name: (x, y)} for single points that stand out.
         title, xlabel, ylabel: the finding, and what the axes are.
-        alt: the text alternative; by default each group's mean and spread, arrows and marks.
     """
     arrows, marks = arrows or {}, marks or {}
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 5.2), layout="constrained")
-        axes = figure.add_subplot()
+    with _canvas(title, 5.2) as axes:
         for i, (name, points) in enumerate(groups.items()):
             k = i % len(COLOURS)
             axes.scatter(*np.asarray(points).T, color=COLOURS[k], marker=MARKERS[k], s=34, alpha=0.75, label=name)
@@ -385,15 +330,12 @@ def clouds(
             axes.plot([], [], color=colour, linewidth=2.5, marker=">", label=f"arrow: {name}")  # its name
         for name, point in marks.items():
             axes.scatter(*point, marker="*", s=260, color="white", edgecolor="black", linewidth=1.5, zorder=6)
-            axes.annotate(
-                name, point, xytext=(10, -4), textcoords="offset points", fontweight="bold", zorder=6,
-                path_effects=[_OUTLINE],
-            )  # fmt: skip
+            bold = dict(fontsize=STYLE["font.size"], fontweight="bold", zorder=6, path_effects=[_OUTLINE])
+            _note(axes, name, point, (10, -4), **bold)
         axes.margins(0.1)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.set_title(title, wrap=True)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(**LEGEND)
     told = [
         f"{name}, {len(points)} points about ({x:.0f}, {y:.0f}), spread ({dx:.0f}, {dy:.0f})"
         for name, points in groups.items()
@@ -401,12 +343,10 @@ def clouds(
     ]
     told += [f"arrow {name} from ({a:.0f}, {b:.0f}) to ({c:.0f}, {d:.0f})" for name, ((a, b), (c, d)) in arrows.items()]
     told += [f"{name} at ({x:.0f}, {y:.0f})" for name, (x, y) in marks.items()]
-    return Picture(figure, alt or f"{title}. {ylabel} against {xlabel}: {'; '.join(told)}.")
+    return Picture(axes.figure, f"{title}. {ylabel} against {xlabel}: {'; '.join(told)}.")
 
 
-def intervals(
-    values: Mapping[str, Mapping[str, tuple[float, float, float]]], *, title: str, xlabel: str, alt: str | None = None
-) -> Picture:
+def intervals(values: Mapping[str, Mapping[str, tuple[float, float, float]]], *, title: str, xlabel: str) -> Picture:
     """Dots with intervals: a row a group, and in it a dot for each condition.
 
     >>> intervals({"Toronto": {"steered": (0.9, 0.8, 1.0), "unsteered": (0.0, 0.0, 0.1)}}, title="It shows", xlabel="share")
@@ -415,34 +355,42 @@ def intervals(
     Args:
         values: {group: {condition: (value, low, high)}}.
         title, xlabel: the finding, and what is measured (say what the interval is).
-        alt: the text alternative; by default every value with its interval.
     """
     conditions = list(dict.fromkeys(condition for row in values.values() for condition in row))
     step = 0.8 / len(conditions)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 1.2 + len(values) * (0.2 + 0.16 * len(conditions))), layout="constrained")
-        axes = figure.add_subplot()
+    with _canvas(title, 1.2 + len(values) * (0.2 + 0.16 * len(conditions))) as axes:
         for i, condition in enumerate(conditions):
             k = i % len(COLOURS)
             found = [(row + (i - (len(conditions) - 1) / 2) * step, *one[condition])
                      for row, one in enumerate(values.values()) if condition in one]  # fmt: skip
             y, middle, low, high = np.array(found).T
-            axes.errorbar(
-                middle, y, xerr=[middle - low, high - middle], label=condition, color=COLOURS[k], marker=MARKERS[k],
-                markersize=7, linestyle="none", elinewidth=2, capsize=3,
-            )  # fmt: skip
+            look = dict(color=COLOURS[k], marker=MARKERS[k], markersize=7, linestyle="none", elinewidth=2, capsize=3)
+            axes.errorbar(middle, y, xerr=[middle - low, high - middle], label=condition, **look)
         for row in range(len(values) - 1):
             axes.axhline(row + 0.5, color="0.85", linewidth=0.8)
         axes.set_yticks(range(len(values)), _lines(list(values)))
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.set_xlabel(_fill(xlabel, 4.8))
-        axes.set_title(title, wrap=True)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(**LEGEND)
     told = "; ".join(
         f"{group}: " + ", ".join(f"{name} {v:.2f} [{low:.2f}, {high:.2f}]" for name, (v, low, high) in row.items())
         for group, row in values.items()
     )
-    return Picture(figure, alt or f"{title} {xlabel}. {told}.")
+    return Picture(axes.figure, f"{title} {xlabel}. {told}.")
+
+
+@contextmanager
+def _canvas(title: str, height: float):
+    """One pair of axes under a title; what is drawn within comes out in the house style."""
+    with rc_context(STYLE):
+        axes = Figure(figsize=(8.4, height), layout="constrained").add_subplot()
+        axes.set_title(title, wrap=True)
+        yield axes
+
+
+def _note(axes, text: str, point: Sequence[float], offset: tuple[float, float], **how) -> None:
+    """Small print beside a point, `offset` in points."""
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", **{"fontsize": "small", **how})
 
 
 def _fill(label: str, inches: float, size: str = "axes.labelsize") -> str:

@@ -1,14 +1,8 @@
 """Explorers: an experiment with handles, for a notebook.
 
 An explorer recomputes with the library what the lesson computed, for whatever the reader chooses. Where widgets don't
-run, it shows its present state as HTML, or as text. Each lives in a module of its own.
-
-    patching_explorer(lm, pairs("capital"))
-    lens_explorer(lm, ["The capital of Spain is"])
-    rotation_explorer()
-    steering_explorer(lm, {"happy": vector}, ["Yesterday we"])
-    space_explorer(lm, {"cats": texts, "others": other_texts})
-    contrast_builder(lm, layer=24)
+run, it shows its present state as HTML, or as text. Each is a class in a module of its own, named like the functions
+of the library, since a notebook calls it as one.
 """
 
 from .contrast import contrast_builder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,22 +18,34 @@ FIELDS = {
 }
 
 
-class ContrastBuilder(Live):
-    """What `contrast_builder` shows.
+STRENGTH, MODE, LENGTH = 0.35, "clamp", 30  # what the texts are written with, and how many tokens of each
+_BETWEEN = {"name": "\n", "having": "\n", "lacking": "\n", "words": ", "}
+
+
+class contrast_builder(Live):
+    """A form for two lists of sentences; it builds the vector between them and shows texts without and with it.
+
+    >>> builder = contrast_builder(lm, 24)
+    >>> builder.fill(name="glad", having=["I am glad today."], lacking=["I am tired today."])  # where widgets don't run
+    Nothing built yet.
+
+    Args:
+        lm: the model.
+        layer: where the vector is read and applied.
+        prompts: what is continued.
 
     Attributes:
         contrast: {"name": text, "having": sentences, "lacking": sentences, "words": words}; `...` stands for what is empty.
         vector: built from it, with the strength and mode to apply it with; None before `build`.
     """
 
-    def __init__(self, lm, layer: int, prompts: Sequence[str], strength: float, mode: str, max_new_tokens: int):
+    def __init__(self, lm, layer: int, prompts: Sequence[str] = ("Yesterday we", "The first thing I do is")):
         self.lm, self.layer, self.prompts = lm, layer, list(prompts)
-        self.strength, self.mode, self.max_new_tokens = strength, mode, max_new_tokens
         self.contrast: dict = dict.fromkeys(FIELDS, ...)
         self.vector: SteeringVector | None = None
         self._texts: list[tuple[str, str, str]] = []
 
-    def fill(self, **fields) -> ContrastBuilder:
+    def fill(self, **fields) -> contrast_builder:
         """Fill in fields of `contrast`; what was built before is forgotten.
 
         Raises:
@@ -58,16 +69,14 @@ class ContrastBuilder(Live):
             raise ValueError("Both lists are needed: sentences that have it, and sentences that lack it.")
         name = "" if self.contrast["name"] is ... else self.contrast["name"]
         made = SteeringVector.from_contrast(self.lm, having, lacking, self.layer, name=name)
-        self.vector = replace(made, strength=self.strength, mode=self.mode)
+        self.vector = replace(made, strength=STRENGTH, mode=MODE)
         options = dict(seed=0, **SAMPLING)
-        base = self.lm.generate(self.prompts, self.max_new_tokens, **options)
+        base = self.lm.generate(self.prompts, LENGTH, **options)
         with self.vector.apply(self.lm):
-            steered = self.lm.generate(self.prompts, self.max_new_tokens, **options)
+            steered = self.lm.generate(self.prompts, LENGTH, **options)
         self._texts = list(zip(self.prompts, base, steered, strict=True))
         self._widget = None
         return self.vector
-
-    # -- how it looks -------------------------------------------------------------------------------------------------
 
     @property
     def heading(self) -> str:
@@ -81,11 +90,9 @@ class ContrastBuilder(Live):
     def code(self) -> str:
         """A cell that makes this form again, as it is filled in, and calls it `builder`."""
         filled = [f"    {name}={value!r}," for name, value in self.contrast.items() if value is not ...]
-        usual = inspect.signature(contrast_builder).parameters
-        mine = {name: getattr(self, name) for name in ("prompts", "strength", "mode", "max_new_tokens")}
-        mine["prompts"] = tuple(mine["prompts"])
-        options = "".join(f", {name}={value!r}" for name, value in mine.items() if value != usual[name].default)
-        return "\n".join([f"builder = contrast_builder(lm, {self.layer}{options}).fill(", *filled, ")", "builder"])
+        return "\n".join(
+            [f"builder = contrast_builder(lm, {self.layer}, {self.prompts}).fill(", *filled, ")", "builder"]
+        )
 
     @property
     def html(self) -> str:
@@ -149,31 +156,3 @@ class ContrastBuilder(Live):
         rows = [w.Box([labelled[a], labelled[b]], layout=side) for a, b in (("name", "words"), ("having", "lacking"))]
         form = w.VBox([*rows, button, said])
         return form
-
-
-_BETWEEN = {"name": "\n", "having": "\n", "lacking": "\n", "words": ", "}
-
-
-def contrast_builder(
-    lm,
-    layer: int,
-    prompts: Sequence[str] = ("Yesterday we", "The first thing I do is"),
-    *,
-    strength: float = 0.35,
-    mode: str = "clamp",
-    max_new_tokens: int = 30,
-) -> ContrastBuilder:
-    """A form for two lists of sentences; it builds the vector between them and shows texts without and with it.
-
-    >>> builder = contrast_builder(lm, 24)
-    >>> builder.fill(name="glad", having=["I am glad today."], lacking=["I am tired today."])  # where widgets don't run
-    Nothing built yet.
-
-    Args:
-        lm: the model.
-        layer: where the vector is read and applied.
-        prompts: what is continued.
-        strength, mode: what the vector is applied with; see `SteeringVector.apply`.
-        max_new_tokens: how much is written.
-    """
-    return ContrastBuilder(lm, layer, prompts, strength, mode, max_new_tokens)

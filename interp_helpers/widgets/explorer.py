@@ -1,30 +1,32 @@
-"""What explorers share: choosers, sliders, a map of layers, and a text form where widgets don't run."""
+"""What explorers share: choosers, sliders, a table of coloured cells, and a text form where widgets don't run."""
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..plotting import Live
+from ..plotting import Live, html_table
 from ..sweeps import Sweep
+
+LOOK = dict(style={"description_width": "6em"}, layout={"width": "44em", "max_width": "100%"})  # of every control
 
 
 class Explorer(Live):
     """Something to choose (`choices`: {attribute: {label: value}}), whole numbers to slide (`sliders`: {attribute:
-    label}, from 0 below `sizes()`), and what they show as `html` and as text."""
+    label}, from 0 below `sizes()`), and what they show as `html` and as text. A subclass that slides has `sizes`."""
 
-    sliders: Mapping[str, str]
+    sliders: Mapping[str, str] = {}
     waiting: str
-    wide = "34em"
-
-    def __init__(self, choices: Mapping[str, Mapping]):
-        self.choices = choices
 
     def sizes(self) -> tuple[int, ...]:
         """How many values each slider has, for what is chosen."""
-        raise NotImplementedError
+        return ()
+
+    def __init__(self, choices: Mapping[str, Mapping]):
+        self.choices = choices
 
     def choose(self, **changes) -> Explorer:
         """Change what is chosen; a number past a slider's end moves to its end.
@@ -41,47 +43,52 @@ class Explorer(Live):
         for name, value in changes.items():
             setattr(self, name, value)
         for name, size in zip(self.sliders, self.sizes(), strict=True):
-            setattr(self, name, clamped(getattr(self, name), size))
+            setattr(self, name, max(0, min(getattr(self, name), size - 1)))
         self._widget = None
         return self
+
+    def _controls(self) -> dict:
+        """The form's controls, {attribute: widget}."""
+        import ipywidgets as w
+
+        choosers = {
+            name: w.Dropdown(options=list(options.items()), value=getattr(self, name), description=name, **LOOK)
+            for name, options in self.choices.items()
+        }
+        sliders = {
+            name: w.IntSlider(value=getattr(self, name), min=0, max=size - 1, description=label, **LOOK)
+            for (name, label), size in zip(self.sliders.items(), self.sizes(), strict=True)
+        }
+        return choosers | sliders
 
     def _form(self):
         import ipywidgets as w
 
-        wide = dict(style={"description_width": "6em"}, layout=w.Layout(width=self.wide))
-        choosers = {
-            name: w.Dropdown(options=list(options.items()), value=getattr(self, name), description=name, **wide)
-            for name, options in self.choices.items()
-        }
-        sliders = {
-            name: w.IntSlider(value=getattr(self, name), min=0, max=size - 1, description=label, **wide)
-            for (name, label), size in zip(self.sliders.items(), self.sizes(), strict=True)
-        }
-        picture = w.HTML(self.html)
+        controls, picture = self._controls(), w.HTML(self.html)
 
-        def changed(_) -> None:
-            new = {name: chooser.value for name, chooser in choosers.items()}
-            if any(getattr(self, name) != value for name, value in new.items()):
+        def changed(change, name: str) -> None:
+            if name not in self.sliders:
                 picture.value = f"<em>{self.waiting}</em>"
-            self.choose(**new, **{name: slider.value for name, slider in sliders.items()})
-            for slider, size in zip(sliders.values(), self.sizes(), strict=True):
-                if slider.max != size - 1:
-                    slider.max = size - 1
             try:
+                self.choose(**{name: change["new"]})
+                for slider, size in zip(self.sliders, self.sizes(), strict=True):
+                    controls[slider].max = size - 1
                 picture.value = self.html
             except ValueError as error:  # a fact whose answer is several tokens for this model, say
                 picture.value = f"<em>{html.escape(str(error))}</em>"
             self._widget = form  # its controls show what is chosen
 
-        controls = [*choosers.values(), *sliders.values()]
-        for control in controls:
-            control.observe(changed, names="value")
-        form = w.VBox([*controls, picture])
+        for name, control in controls.items():
+            control.observe(functools.partial(changed, name=name), names="value")
+        form = w.VBox([*controls.values(), picture])
         return form
 
 
 class SweepExplorer(Explorer):
-    """An explorer of a model; a sweep of what is chosen, `compute`d once, is kept as `sweep`."""
+    """An explorer of a model: a sweep of what is chosen as a map (`_heatmap`), and more about one site of it (`_table`).
+
+    A subclass computes the sweep in `compute`.
+    """
 
     waiting = "Patching every site of the new choice…"
 
@@ -89,10 +96,6 @@ class SweepExplorer(Explorer):
         super().__init__(choices)
         self.lm = lm
         self._sweeps: dict[tuple, Sweep] = {}
-
-    def compute(self) -> Sweep:
-        """The sweep of what is chosen."""
-        raise NotImplementedError
 
     @property
     def sweep(self) -> Sweep:
@@ -102,11 +105,17 @@ class SweepExplorer(Explorer):
             self._sweeps[key] = self.compute()
         return self._sweeps[key]
 
+    @property
+    def html(self) -> str:
+        # Widgets set their lines as far apart as their controls.
+        return f'<div style="line-height:1.5">{self._heatmap()}{self._table()}</div>'
+
 
 class SiteExplorer(SweepExplorer):
     """A map of layers and tokens with one site chosen, and the next tokens of the runs that it takes.
 
-    A subclass says what can be chosen, and computes `prompt`, `sweep`, `caption` and `top_tokens` from what is chosen.
+    A subclass says what can be chosen, and has `prompt`, `caption` and `top_tokens()`: the likeliest next tokens of each run,
+    {name: [(token, probability), …]}.
 
     Attributes:
         layer, position: the chosen site; `choose` changes them, and everything in `choices`.
@@ -117,31 +126,21 @@ class SiteExplorer(SweepExplorer):
     prompt: str
     caption: str
 
-    def __init__(self, lm, choices: Mapping[str, Mapping], layer: int | None, position: int | None):
+    def __init__(self, lm, choices: Mapping[str, Mapping]):
         super().__init__(lm, choices)
-        self.layer = clamped(lm.n_layers // 2 if layer is None else layer, lm.n_layers)
-        if position is None:
-            position = int((self.sweep.values - self.sweep.base)[self.layer].abs().argmax())
-        width = len(self.tokens)
-        self.position = clamped(position + width if position < 0 else position, width)
+        self.layer = lm.n_layers // 2
+        self.position = self._first()
+
+    def _first(self) -> int:
+        """The token that is chosen at first: the one that does most in the middle layer."""
+        return int((self.sweep.values - self.sweep.base)[self.layer].abs().argmax())
 
     def sizes(self) -> tuple[int, int]:
         return self.lm.n_layers, len(self.tokens)
 
-    def top_tokens(self, k: int = 5) -> dict[str, list[tuple[str, float]]]:
-        """The likeliest next tokens of each run, {name: [(token, probability), …]}."""
-        raise NotImplementedError
-
     @property
     def tokens(self) -> list[str]:
         return self.lm.str_tokens(self.prompt)
-
-    # -- how it looks -------------------------------------------------------------------------------------------------
-
-    @property
-    def html(self) -> str:
-        # Widgets set their lines as far apart as their controls.
-        return f'<div style="line-height:1.5">{self._heatmap()}{self._table()}</div>'
 
     def _heatmap(self) -> str:
         sweep = self.sweep
@@ -151,26 +150,16 @@ class SiteExplorer(SweepExplorer):
             "Red is positive, blue negative."
         )
         limit = max(float(sweep.values.abs().max()), abs(float(sweep.base)), abs(float(sweep.source)))
-        names = [(f"<code>{i} {html.escape(token)}</code>", token) for i, token in enumerate(self.tokens)]
+        names = [(code(f"{i} {token}"), token) for i, token in enumerate(self.tokens)]
         return layer_map(sweep.values, names, (self.layer, self.position), limit, caption)
 
     def _table(self) -> str:
         top = self.top_tokens()
         value = float(self.sweep.values[self.layer, self.position])
-        head = "".join(f'<th scope="col" style="text-align:left;padding-right:2.5em">{name} run</th>' for name in top)
-        body = ""
-        for row in zip(*top.values(), strict=True):
-            cells = "".join(
-                f'<td style="text-align:left;padding-right:2.5em;white-space:pre"><code>{html.escape(t)}</code> {p:.1%}</td>'
-                for t, p in row
-            )
-            body += f'<tr style="background:transparent">{cells}</tr>'
-        where = f"layer {self.layer}, token {self.position} ({self.tokens[self.position]!r})"
-        return (
-            f'<div class="glassbox-site" data-layer="{self.layer}" data-position="{self.position}" style="margin:.8em 0 .3em">'
-            f"<strong>{self.acted} at {html.escape(where)}</strong>: {html.escape(self.sweep.metric)} = {value:.2f}. The likeliest next "
-            f'tokens:</div><table style="color:inherit"><tr style="background:transparent">{head}</tr>{body}</table>'
-        )
+        rows = [[f"{code(token)} {share:.1%}" for token, share in row] for row in zip(*top.values(), strict=True)]
+        where = html.escape(f"layer {self.layer}, token {self.position} ({self.tokens[self.position]!r})")
+        said = f"<strong>{self.acted} at {where}</strong>: {html.escape(self.sweep.metric)} = {value:.2f}. The likeliest next tokens:"
+        return site(self.layer, self.position, said) + html_table([f"{name} run" for name in top], rows)
 
     def __repr__(self) -> str:
         lines = [f"{name}: " + ", ".join(f"{t!r} {p:.1%}" for t, p in top) for name, top in self.top_tokens().items()]
@@ -181,7 +170,7 @@ class SiteExplorer(SweepExplorer):
 def layer_map(
     values: Tensor, rows: Sequence[tuple[str, str]], chosen: tuple[int, int], limit: float, caption: str
 ) -> str:
-    """A table of coloured cells, layers from left to right.
+    """A `heat_table` of numbers, layers from left to right; red is positive, blue negative.
 
     Args:
         values: (layer, row).
@@ -190,35 +179,67 @@ def layer_map(
         limit: the value of the full colour.
         caption: what it shows.
     """
+
+    def cell(layer: int, name: str, value: float) -> tuple[str, str, float, str]:
+        colour = "178,24,43" if value > 0 else "33,102,172"
+        return f"layer {layer}, {name}: {value:.2f}", colour, abs(value) / max(limit, 1e-9), ""
+
+    body = [
+        (heading, [cell(layer, name, value) for layer, value in enumerate(values[:, row].tolist())])
+        for row, (heading, name) in enumerate(rows)
+    ]
+    ticks = [f"{layer}" if layer % 5 == 0 else "" for layer in range(len(values))]
+    return heat_table(body, chosen[::-1], ticks, caption)
+
+
+def heat_table(
+    rows: Sequence[tuple[str, Sequence[tuple[str, str, float, str]]]],
+    chosen: tuple[int, int],
+    foot: Sequence[str],
+    caption: str,
+) -> str:
+    """A table of coloured cells, as HTML.
+
+    Args:
+        rows: of each row, the heading as HTML and its cells: a tooltip, a colour "red,green,blue", its strength from 0 to 1,
+            and what stands in it, as HTML.
+        chosen: the (row, column) that is framed.
+        foot: what stands below each column, as HTML.
+        caption: what the table shows.
+    """
+    heading_style = 'style="text-align:right;padding:0 .6em 0 0;font-weight:normal;white-space:pre"'
     body = ""
-    for row, (heading, name) in enumerate(rows):
-        cells = ""
-        for layer, value in enumerate(values[:, row].tolist()):
-            colour, strength = "178,24,43" if value > 0 else "33,102,172", min(abs(value) / max(limit, 1e-9), 1)
-            frame = "3px solid #E69F00" if (layer, row) == chosen else "1px solid rgba(128,128,128,.18)"
-            cells += (
-                f'<td title="layer {layer}, {html.escape(name)}: {value:.2f}" style="width:1.15em;height:1.5em;padding:0;'
-                f'background:rgba({colour},{strength:.2f});outline:{frame};outline-offset:-1px"></td>'
+    for i, (heading, cells) in enumerate(rows):
+        body += f'<tr style="background:transparent"><th scope="row" {heading_style}>{heading}</th>'
+        for j, (said, colour, strength, inner) in enumerate(cells):
+            frame = "3px solid #E69F00" if (i, j) == chosen else "1px solid rgba(128,128,128,.18)"
+            body += (
+                f'<td title="{html.escape(said)}" style="min-width:.75em;max-width:7em;height:1.5em;padding:0 .2em;overflow:hidden;'
+                f"text-align:left;white-space:pre;background:rgba({colour},{min(strength, 1):.2f});outline:{frame};"
+                f'outline-offset:-1px">{inner}</td>'
             )
-        body += (
-            f'<tr style="background:transparent"><th scope="row" style="text-align:right;padding-right:.6em;'
-            f'font-weight:normal;white-space:pre">{heading}</th>{cells}</tr>'
-        )
-    ticks = "".join(
-        f'<td style="font-size:.75em;text-align:center;padding:0">{layer if layer % 5 == 0 else ""}</td>'
-        for layer in range(len(values))
+        body += "</tr>"
+    below = "".join(
+        f'<td style="font-size:.75em;text-align:center;padding:.2em 0;white-space:pre">{x}</td>' for x in foot
     )
+    picture = "" if any(inner for _, cells in rows for *_, inner in cells) else ' role="img"'
     said = html.escape(caption)
     return (
-        f'<table role="img" aria-label="{said}" style="border-collapse:collapse;color:inherit">'
+        f'<table{picture} aria-label="{said}" style="border-collapse:collapse;color:inherit;font-size:.9em">'
         f'<caption style="caption-side:top;text-align:left;color:inherit;padding-bottom:.4em">{said}</caption>'
-        f'{body}<tr style="background:transparent"><td style="text-align:right;padding-right:.6em">layer</td>{ticks}</tr></table>'
+        f'{body}<tr style="background:transparent"><th scope="row" {heading_style}>layer</th>{below}</tr></table>'
     )
 
 
-def clamped(value: int, size: int) -> int:
-    """The value, or the end of a slider from 0 below `size` that it lies past."""
-    return max(0, min(value, size - 1))
+def site(layer: int, position: int, said: str) -> str:
+    """A line about the chosen site, under which tests and style sheets find it; `said` is HTML."""
+    where = f'data-layer="{layer}" data-position="{position}"'
+    return f'<div class="glassbox-site" {where} style="margin:.8em 0 .3em">{said}</div>'
+
+
+def code(token: str) -> str:
+    """A token as HTML, with its spaces."""
+    return f'<code style="white-space:pre;background:transparent;color:inherit">{html.escape(token)}</code>'
 
 
 def the_same(names: Sequence) -> dict:

@@ -20,25 +20,38 @@ METRICS: dict[str, Callable] = {
 }
 
 
-class PatchingExplorer(SiteExplorer):
-    """What `patching_explorer` shows: a sweep, a chosen site, and the next tokens before and after the patch there.
+class patching_explorer(SiteExplorer):
+    """Choose a pair, a component, a metric and a site; see the heatmap, and the next tokens before and after the patch.
+
+    >>> patching_explorer(lm, pairs("capital")[:2]).choose(layer=25, position=4)
+    Sweep of block_output: 30 layers × 5 positions; share of the way from base to source; ...
+    patched at layer 25, token 4:
+    base: ' Havana' ...
+    patched: ' Vienna' ...
+    source: ' Vienna' ...
+
+    Args:
+        lm: a `LanguageModel`.
+        pairs: what to choose from; base and source of each equally long.
 
     Attributes:
         pair, component, metric, layer, position: what is chosen; `choose` changes them.
+
+    Raises:
+        ValueError: no pairs.
     """
 
-    def __init__(self, lm, pairs: Sequence[Pair], *, layer: int | None = None, position: int | None = None):
+    def __init__(self, lm, pairs: Sequence[Pair]):
         if not pairs:
             raise ValueError("The explorer needs at least one pair of prompts, such as pairs('capital').")
-        self.pairs = list(pairs)
         self._runs: dict[Pair, tuple] = {}
-        self.pair, self.component, self.metric = self.pairs[0], "residual stream", "logit difference"
+        self.pair, self.component, self.metric = pairs[0], "residual stream", "logit difference"
         choices = {
-            "pair": {f"{pair.source} → {pair.base}": pair for pair in self.pairs},
+            "pair": {f"{pair.source} → {pair.base}": pair for pair in pairs},
             "component": the_same(COMPONENTS),
             "metric": the_same(METRICS),
         }
-        super().__init__(lm, choices, layer, position)
+        super().__init__(lm, choices)
 
     @property
     def prompt(self) -> str:
@@ -66,26 +79,3 @@ class PatchingExplorer(SiteExplorer):
             acts = record(self.lm, self.pair.source, *COMPONENTS.values())
             self._runs[self.pair] = acts, self.lm.next_token_logits(self.pair.base), acts.next_token_logits
         return self._runs[self.pair]
-
-
-def patching_explorer(
-    lm, pairs: Sequence[Pair], *, layer: int | None = None, position: int | None = None
-) -> PatchingExplorer:
-    """Choose a pair, a component, a metric and a site; see the heatmap, and the next tokens before and after the patch.
-
-    >>> patching_explorer(lm, pairs("capital")[:2]).choose(layer=25, position=4)
-    Sweep of block_output: 30 layers × 5 positions; share of the way from base to source; ...
-    patched at layer 25, token 4:
-    base: ' Havana' ...
-    patched: ' Vienna' ...
-    source: ' Vienna' ...
-
-    Args:
-        lm: a `LanguageModel`.
-        pairs: what to choose from; base and source of each equally long.
-        layer, position: the site chosen at first (default: the middle layer, the token that moves most there).
-
-    Raises:
-        ValueError: no pairs.
-    """
-    return PatchingExplorer(lm, pairs, layer=layer, position=position)

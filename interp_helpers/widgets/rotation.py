@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from torch import Tensor
 
 from ..das import RotatedSubspace
-from ..plotting import COLOURS, STYLE, Picture
+from ..plotting import COLOURS, STYLE, Picture, html_table
 from .explorer import Explorer
 
 BASE, SOURCE = (1.8, -0.4, 0.4), (-0.6, 1.0, 1.8)
@@ -22,26 +21,28 @@ NAMES = {1: "line", 2: "plane"}
 HUES = dict(zip(("base", "source", "result"), COLOURS, strict=False))
 
 
-class RotationExplorer(Explorer):
-    """What `rotation_explorer` shows: two vectors, a line or plane through the origin, and the swap within it.
+class rotation_explorer(Explorer):
+    """Turn a line or a plane in a space of three units; see what the base gets when its content there is exchanged for the
+    source's, base + (source − base) Q Qᵀ (Geiger et al. 2023).
+
+    >>> rotation_explorer()
+    Within the line the result equals the source, across it the base. The line is turned to azimuth 60°, elevation 60°. ...
 
     Attributes:
         rank: 1 (a line) or 2 (a plane).
-        source: the vector that the base gets something from, a tuple of three numbers: the one given, or the base.
+        source: the vector that the base gets something from, three numbers: `SOURCE`, or the base.
         azimuth, elevation: of the line, in degrees; the line points to (cos e cos a, cos e sin a, sin e). The plane
             holds that line and the horizontal one at right angles to it.
         view: where one looks from, an azimuth in degrees.
-        base: the vector that is changed, three numbers; all but this are changed by `choose`.
     """
 
     sliders = {"azimuth": "azimuth °", "elevation": "elevation °", "view": "view from °"}
     waiting = "Drawing…"
 
-    def __init__(self, base: Sequence[float] | Tensor | None = None, source: Sequence[float] | Tensor | None = None):
-        self.base = _three("base", BASE if base is None else base)
-        self.source = _three("source", SOURCE if source is None else source)
-        sources = {_said(self.source): self.source, "equal to the base": self.base}
+    def __init__(self):
+        sources = {_said(SOURCE): SOURCE, "equal to the base": BASE}
         super().__init__({"rank": {f"{rank}, a {name}": rank for rank, name in NAMES.items()}, "source": sources})
+        self.source = SOURCE
         self.rank, self.azimuth, self.elevation, self.view = 1, 60, 60, 45
 
     def sizes(self) -> tuple[int, int, int]:
@@ -57,7 +58,7 @@ class RotationExplorer(Explorer):
 
     def vectors(self) -> dict[str, Tensor]:
         """The arrows of the drawing, {"base": (3,), "source": (3,), "result": (3,)}."""
-        base, source = torch.tensor([self.base, self.source])
+        base, source = torch.tensor([BASE, self.source])
         with torch.no_grad():
             return {"base": base, "source": source, "result": self.subspace.swap(base, source)}
 
@@ -67,8 +68,6 @@ class RotationExplorer(Explorer):
         with torch.no_grad():
             swap = self.subspace.swap
             return {name: (swap(none, vector), swap(vector, none)) for name, vector in self.vectors().items()}
-
-    # -- how it looks -------------------------------------------------------------------------------------------------
 
     @property
     def title(self) -> str:
@@ -110,17 +109,9 @@ class RotationExplorer(Explorer):
 
     @property
     def html(self) -> str:
-        def row(heading: str, cells: Sequence[str], tag: str = "td") -> str:
-            style = 'style="text-align:left;padding-right:2em"'
-            body = "".join(f"<{tag} {style}>{cell}</{tag}>" for cell in cells)
-            return f'<tr style="background:transparent"><th {style}>{heading}</th>{body}</tr>'
-
-        head = row("", [f"within the {NAMES[self.rank]} (dot)", "across it (dashed)", "together (arrow)"], "th")
-        return (
-            f'<div class="glassbox-rotation" style="line-height:1.5">{self.picture._repr_mimebundle_()[0]["text/html"]}'
-            f'<table style="color:inherit"><caption style="caption-side:top;text-align:left;color:inherit">{self.caption}'
-            f"</caption>{head}{''.join(row(name, said) for name, *said in self._rows())}</table></div>"
-        )
+        head = ["", f"within the {NAMES[self.rank]} (dot)", "across it (dashed)", "together (arrow)"]
+        image = self.picture._repr_mimebundle_()[0]["text/html"]
+        return f'<div class="glassbox-rotation" style="line-height:1.5">{image}{html_table(head, self._rows(), self.caption)}</div>'
 
     def __repr__(self) -> str:
         return self.picture.alt
@@ -202,41 +193,3 @@ def _on_paper(axes, points: Tensor) -> np.ndarray:
 def _said(vector: Sequence[float] | Tensor) -> str:
     """A vector's numbers with two decimals, without a minus zero."""
     return "(" + ", ".join(f"{round(float(x), 2) + 0.0:.2f}" for x in vector) + ")"
-
-
-def _three(name: str, given) -> tuple[float, ...]:
-    """Three finite numbers, or a ValueError."""
-    try:
-        values = (
-            torch.as_tensor(given).detach() if hasattr(given, "shape") else torch.tensor(given, dtype=torch.float64)
-        )
-    except (TypeError, ValueError, RuntimeError):
-        values = torch.tensor(torch.nan)
-    if values.shape != (3,) or values.is_complex() or not values.float().isfinite().all():
-        got = (
-            reprlib.repr(given)
-            if values.shape == (3,) or not hasattr(given, "shape")
-            else f"shape {tuple(given.shape)}"
-        )
-        raise ValueError(
-            f"The {name} is an activation of three units, and {got} was given: give three finite numbers, such as {list(BASE)}."
-        )
-    return tuple(values.tolist())
-
-
-def rotation_explorer(
-    base: Sequence[float] | Tensor | None = None, source: Sequence[float] | Tensor | None = None
-) -> RotationExplorer:
-    """Turn a line or a plane in a space of three units; see what the base gets when its content there is exchanged for the
-    source's, base + (source − base) Q Qᵀ (Geiger et al. 2023).
-
-    >>> rotation_explorer(base=[0, 0, 1], source=[1, 0, 0])
-    Within the line the result equals the source, across it the base. The line is turned to azimuth 60°, elevation 60°. ...
-
-    Args:
-        base, source: activations (3,), in any unit; by default two that lie well apart.
-
-    Raises:
-        ValueError: one of them is not three finite numbers.
-    """
-    return RotationExplorer(base, source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -11,37 +10,61 @@ from torch import Tensor
 from ..plotting import Picture, clouds
 from ..sites import Site
 from ..steering import SteeringVector, pooled
-from .explorer import Explorer, clamped
+from .explorer import LOOK, Explorer
 
 
-class SpaceExplorer(Explorer):
-    """What `space_explorer` shows: a point a text, a colour a group, and each vector as an arrow at its own layer.
+class space_explorer(Explorer):
+    """See texts as the points that the model makes of them, in the plane in which they differ most at the chosen layer; each
+    vector is an arrow at its own layer.
+
+    >>> texts = {"cats": ["My cat sleeps.", "A cat purrs."], "cars": ["My car is red.", "A car stops."]}
+    >>> space_explorer(lm, texts).choose(layer=20, sentence="The kitten plays.")
+    Layer 20: 100% of the texts lie nearest to their own group's middle. ...
+
+    A text is the mean of its residual stream over all its tokens but the first. The plane is found from the texts alone,
+    without knowing their groups. An arrow is what a vector adds at its strength (.3 where it has none): as much of it as lies
+    in the plane.
+
+    Args:
+        lm: the model.
+        groups: {name: texts}.
+        vectors: {name: vector}, drawn at their own layer, from the middle of the group `start`, by default the last one.
 
     Attributes:
-        layer: whose output is shown.
+        layer: whose output is shown; at first the first vector's, or the middle one.
         sentence: the reader's own text, shown as a star; "" for none. Both are changed by `choose`.
+
+    Raises:
+        ValueError: fewer than two groups, a group of fewer than two texts, or an unknown `start`.
     """
 
     sliders = {"layer": "layer"}
     waiting = "Drawing…"
 
     def __init__(
-        self, lm, groups: Mapping[str, Sequence[str]], vectors: Mapping[str, SteeringVector], start: str, layer: int
+        self,
+        lm,
+        groups: Mapping[str, Sequence[str]],
+        vectors: Mapping[str, SteeringVector] | None = None,
+        *,
+        start: str | None = None,
     ):
         if len(groups) < 2 or any(isinstance(texts, str) or len(texts) < 2 for texts in groups.values()):
             raise ValueError("The explorer needs two groups or more, {name: texts}, of two texts or more each.")
+        start = next(reversed(groups)) if start is None else start
         if start not in groups:
             raise ValueError(f"Arrows start at a group, and start={start!r} is none: {', '.join(groups)}.")
         super().__init__({})
-        self.lm, self.vectors, self.start = lm, dict(vectors), start
+        self.lm, self.vectors, self.start = lm, dict(vectors or {}), start
         self.sites = [Site("block_output", i) for i in range(lm.n_layers)]
         self.acts = {name: torch.stack(pooled(lm, texts, self.sites, "mean")) for name, texts in groups.items()}
-        self.layer, self.sentence = clamped(layer, lm.n_layers), ""
+        self.layer = next((vector.layer for vector in self.vectors.values()), lm.n_layers // 2)
+        self.sentence = ""
 
     def sizes(self) -> tuple[int]:
         return (self.lm.n_layers,)
 
-    def choose(self, *, sentence: str | None = None, **changes) -> SpaceExplorer:
+    def choose(self, *, sentence: str | None = None, **changes) -> space_explorer:
         """Change what is shown; see `Explorer.choose`.
 
         Raises:
@@ -111,60 +134,14 @@ class SpaceExplorer(Explorer):
     def html(self) -> str:
         return f'<div class="glassbox-space">{self.picture._repr_mimebundle_()[0]["text/html"]}</div>'
 
-    def _form(self):
+    def _controls(self) -> dict:
         import ipywidgets as w
 
-        form = super()._form()
-        picture = form.children[-1]
+        asked = "a sentence of your own, then Enter"
         sentence = w.Text(
-            value=self.sentence, placeholder="a sentence of your own, then Enter", description="sentence",
-            continuous_update=False, style={"description_width": "6em"}, layout=w.Layout(width=self.wide),
-        )  # fmt: skip
-
-        def written(change) -> None:
-            try:
-                self.choose(sentence=change["new"])
-                picture.value = self.html
-            except ValueError as error:
-                picture.value = f"<em>{html.escape(str(error))}</em>"
-            self._widget = form
-
-        sentence.observe(written, names="value")
-        form.children = [*form.children[:-1], sentence, picture]
-        return form
+            value=self.sentence, placeholder=asked, description="sentence", continuous_update=False, **LOOK
+        )
+        return {**super()._controls(), "sentence": sentence}
 
     def __repr__(self) -> str:
         return self.picture.alt
-
-
-def space_explorer(
-    lm,
-    groups: Mapping[str, Sequence[str]],
-    vectors: Mapping[str, SteeringVector] | None = None,
-    *,
-    start: str | None = None,
-    layer: int | None = None,
-) -> SpaceExplorer:
-    """See texts as the points that the model makes of them, in the plane in which they differ most at the chosen layer.
-
-    >>> texts = {"cats": ["My cat sleeps.", "A cat purrs."], "cars": ["My car is red.", "A car stops."]}
-    >>> space_explorer(lm, texts, layer=20).choose(sentence="The kitten plays.")
-    Layer 20: 100% of the texts lie nearest to their own group's middle. ...
-
-    A text is the mean of its residual stream over all its tokens but the first. The plane is found from the texts alone,
-    without knowing their groups. An arrow is what a vector adds at its strength (.3 where it has none): as much of it as lies
-    in the plane.
-
-    Args:
-        lm: the model.
-        groups: {name: texts}.
-        vectors: {name: vector}, drawn at their own layer, from the middle of the group `start`, by default the last one.
-        layer: shown first; by default the first vector's, or the middle one.
-
-    Raises:
-        ValueError: fewer than two groups, a group of fewer than two texts, or an unknown `start`.
-    """
-    vectors = vectors or {}
-    if layer is None:
-        layer = next((vector.layer for vector in vectors.values()), lm.n_layers // 2)
-    return SpaceExplorer(lm, groups, vectors, next(reversed(groups), "") if start is None else start, layer)

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from ..steering import SAMPLING, WHERE, SteeringVector
-from .explorer import Explorer, the_same
+from .explorer import LOOK, Explorer, the_same
 
 STRONGEST, STEP = 0.6, 0.05
 
 
-class SteeringExplorer(Explorer):
-    """What `steering_explorer` shows: a continuation of a prompt, and the steered one from the same seed.
+class steering_explorer(Explorer):
+    """Choose a vector, a prompt, a strength and where it acts; see the text without and with it, from the same seed.
+
+    >>> vector = SteeringVector.from_contrast(lm, ["I am glad."], ["I am sad."], 20)
+    >>> steering_explorer(lm, {"glad": vector}, ["Yesterday we"], max_new_tokens=5)
+    unsteered: Yesterday we...
+    glad at strength ...: Yesterday we...
+
+    Args:
+        lm: the model that the vectors were built on.
+        vectors: {name: vector}.
+        prompts: what to choose from.
+        max_new_tokens: how much is written.
 
     Attributes:
         vector, prompt, where, seed, strength: what is chosen; `choose` changes them.
         limit: the largest size of a strength: `STRONGEST`, or that of the first vector's own where it is larger.
+
+    Raises:
+        ValueError: no vectors or no prompts.
     """
 
-    sliders: Mapping[str, str] = {}
     waiting = "Writing…"
 
-    def __init__(self, lm, vectors: Mapping[str, SteeringVector], prompts: Sequence[str], max_new_tokens: int):
+    def __init__(self, lm, vectors: Mapping[str, SteeringVector], prompts: Sequence[str], *, max_new_tokens: int = 40):
         if not vectors or isinstance(prompts, str) or not prompts:
             raise ValueError("The explorer needs vectors, {name: SteeringVector}, and a list of at least one prompt.")
         super().__init__({
@@ -34,10 +48,7 @@ class SteeringExplorer(Explorer):
         self.limit = max(STRONGEST, abs(self.strength))
         self._texts: dict[tuple, str] = {}
 
-    def sizes(self) -> tuple[int, ...]:
-        return ()
-
-    def choose(self, *, strength: float | None = None, **changes) -> SteeringExplorer:
+    def choose(self, *, strength: float | None = None, **changes) -> steering_explorer:
         """Change what is chosen; see `Explorer.choose`.
 
         Raises:
@@ -52,45 +63,29 @@ class SteeringExplorer(Explorer):
     @property
     def base(self) -> str:
         """The continuation without steering."""
-        return self._written((None, self.prompt, self.seed))
+        return self._written(0.0)
 
     @property
     def steered(self) -> str:
         """The continuation with the chosen vector, of the same seed."""
-        if not self.strength:
-            return self.base
-        return self._written((self._name, self.prompt, self.seed, self.where, round(self.strength, 6)))
+        return self._written(self.strength)
 
-    def _written(self, key: tuple) -> str:
+    def _written(self, strength: float) -> str:
         """Written once; a slider that comes back shows the same text at once."""
+        key = (self.prompt, self.seed, *((self._name, self.where, round(strength, 6)) if strength else ()))
         if key not in self._texts:
-            options = dict(seed=self.seed, **SAMPLING)
-            if key[0] is None:
-                self._texts[key] = self.lm.generate(self.prompt, self.max_new_tokens, **options)
-            else:
-                with self.vector.apply(self.lm, self.strength, where=self.where):
-                    self._texts[key] = self.lm.generate(self.prompt, self.max_new_tokens, **options)
+            with self.vector.apply(self.lm, strength, where=self.where) if strength else nullcontext():
+                self._texts[key] = self.lm.generate(self.prompt, self.max_new_tokens, seed=self.seed, **SAMPLING)
         return self._texts[key]
 
-    def _form(self):
+    def _controls(self) -> dict:
         import ipywidgets as w
 
-        form = super()._form()
-        picture = form.children[-1]
-        slider = w.FloatSlider(
+        strength = w.FloatSlider(
             value=self.strength, min=-self.limit, max=self.limit, step=STEP, description="strength", readout_format=".2f",
-            continuous_update=False, style={"description_width": "6em"}, layout=w.Layout(width=self.wide),
+            continuous_update=False, **LOOK,
         )  # fmt: skip
-
-        def moved(change) -> None:
-            picture.value = f"<em>{self.waiting}</em>"
-            self.choose(strength=change["new"])
-            picture.value = self.html
-            self._widget = form
-
-        slider.observe(moved, names="value")
-        form.children = [*form.children[:-1], slider, picture]
-        return form
+        return {**super()._controls(), "strength": strength}
 
     @property
     def html(self) -> str:
@@ -115,25 +110,3 @@ def side_by_side(prompt: str, texts: Mapping[str, str]) -> str:
         for (heading, text), colour in zip(texts.items(), ("#7f7f7f", "#D55E00"), strict=True)
     )
     return f'<div style="line-height:1.5;display:flex;flex-wrap:wrap;gap:1.2em;max-width:60em">{columns}</div>'
-
-
-def steering_explorer(
-    lm, vectors: Mapping[str, SteeringVector], prompts: Sequence[str], *, max_new_tokens: int = 40
-) -> SteeringExplorer:
-    """Choose a vector, a prompt, a strength and where it acts; see the text without and with it, from the same seed.
-
-    >>> vector = SteeringVector.from_contrast(lm, ["I am glad."], ["I am sad."], 20)
-    >>> steering_explorer(lm, {"glad": vector}, ["Yesterday we"], max_new_tokens=5)
-    unsteered: Yesterday we...
-    glad at strength ...: Yesterday we...
-
-    Args:
-        lm: the model that the vectors were built on.
-        vectors: {name: vector}.
-        prompts: what to choose from.
-        max_new_tokens: how much is written.
-
-    Raises:
-        ValueError: no vectors or no prompts.
-    """
-    return SteeringExplorer(lm, vectors, prompts, max_new_tokens)

@@ -16,18 +16,33 @@ COMPONENTS = {"residual stream": "block_output", "MLP": "mlp_output", "attention
 SAMPLES = 3
 
 
-class TracingExplorer(SiteExplorer):
-    """What `tracing_explorer` shows: the indirect effects, a chosen site, and the next tokens of the three runs.
+class tracing_explorer(SiteExplorer):
+    """Choose a fact, a component, a window, a noise level and a site; see the indirect effects, and the next tokens of the
+    clean, the corrupted and the restored run.
+
+    >>> tracing_explorer(lm, facts("capital")[:2]).choose(layer=10)
+    Trace of block_output: 30 layers × 5 positions; indirect effect on the probability of Damascus; ...
+    restored at layer 10, token 3:
+    clean: ' Damascus' ...
+    corrupted: ' ' ...
+    restored: ' Damascus' ...
+
+    Args:
+        lm: a `LanguageModel`.
+        facts: what to choose from.
 
     Attributes:
         fact, component, window, noise (in units of the embeddings' standard deviation), layer, position: what is chosen;
             `choose` changes them.
+
+    Raises:
+        ValueError: no facts.
     """
 
     acted = "Restored"
     waiting = "Restoring every site of the new choice…"
 
-    def __init__(self, lm, facts: Sequence[Fact], *, layer: int | None = None, position: int | None = None):
+    def __init__(self, lm, facts: Sequence[Fact]):
         if not facts:
             raise ValueError("The explorer needs at least one fact, such as facts('capital').")
         self.fact, self.component, self.window, self.noise = facts[0], "residual stream", 1, 3.0
@@ -37,7 +52,7 @@ class TracingExplorer(SiteExplorer):
             "window": the_same([1, 3, 5, 10]),
             "noise": {f"{level} σ": level for level in (0.5, 1.0, 3.0, 10.0)},
         }
-        super().__init__(lm, choices, layer, position)
+        super().__init__(lm, choices)
 
     @property
     def prompt(self) -> str:
@@ -69,27 +84,3 @@ class TracingExplorer(SiteExplorer):
             restored = lm.next_token_logits(self.prompt)
         runs = {"clean": clean.next_token_logits, "corrupted": corrupted, "restored": restored}
         return {name: lm.top_of(logits[0], k) for name, logits in runs.items()}
-
-
-def tracing_explorer(
-    lm, facts: Sequence[Fact], *, layer: int | None = None, position: int | None = None
-) -> TracingExplorer:
-    """Choose a fact, a component, a window, a noise level and a site; see the indirect effects, and the next tokens of the
-    clean, the corrupted and the restored run.
-
-    >>> tracing_explorer(lm, facts("capital")[:2]).choose(layer=10)
-    Trace of block_output: 30 layers × 5 positions; indirect effect on the probability of Damascus; ...
-    restored at layer 10, token 3:
-    clean: ' Damascus' ...
-    corrupted: ' ' ...
-    restored: ' Damascus' ...
-
-    Args:
-        lm: a `LanguageModel`.
-        facts: what to choose from.
-        layer, position: the site chosen at first (default: the middle layer, the token that restores most there).
-
-    Raises:
-        ValueError: no facts.
-    """
-    return TracingExplorer(lm, facts, layer=layer, position=position)

@@ -8,7 +8,7 @@ from tiny import tiny
 
 from interp_helpers import SAMPLING, SteeringVector
 from interp_helpers.plotting.display import VIEW
-from interp_helpers.widgets import contrast_builder
+from interp_helpers.widgets import contrast, contrast_builder
 
 HAVING = ["The boat is on the <sea>", "We saw the waves", "The fish in the deep"]
 LACKING = ["The car is on the road", "We saw the trees along it", "The birds in the air"]
@@ -17,7 +17,7 @@ PROMPTS = ["Yesterday we", "The lake is"]
 
 @pytest.fixture
 def builder():
-    return contrast_builder(tiny("gpt2"), 1, PROMPTS, max_new_tokens=5)
+    return contrast_builder(tiny("gpt2"), 1, PROMPTS)
 
 
 def test_it_builds_the_librarys_vector_and_shows_its_texts(builder):
@@ -26,22 +26,15 @@ def test_it_builds_the_librarys_vector_and_shows_its_texts(builder):
     wanted = SteeringVector.from_contrast(lm, HAVING, LACKING, 1, name="the sea")
     assert torch.equal(vector.direction, wanted.direction) and vector.provenance == wanted.provenance
     assert (vector.strength, vector.mode, vector.name) == (0.35, "clamp", "the sea") and builder.vector is vector
-    base = lm.generate(PROMPTS, 5, seed=0, **SAMPLING)
+    base = lm.generate(PROMPTS, contrast.LENGTH, seed=0, **SAMPLING)
     with vector.apply(lm):
-        steered = lm.generate(PROMPTS, 5, seed=0, **SAMPLING)
+        steered = lm.generate(PROMPTS, contrast.LENGTH, seed=0, **SAMPLING)
     lines = repr(builder).splitlines()
     assert lines[0] == "the sea: the difference between 3 and 3 sentences, at layer 1, strength 0.35."
     text = repr(builder)
     for prompt, one, other in zip(PROMPTS, base, steered, strict=True):
         assert f"unsteered: {prompt}{one}" in text and f"steered:   {prompt}{other}" in text
     assert "unsteered" in builder.html and "&lt;sea&gt;" in builder.html and "<sea>" not in builder.html
-
-
-def test_strength_and_mode_are_the_vectors_and_in_the_code():
-    builder = contrast_builder(tiny("gpt2"), 1, PROMPTS, strength=0.2, mode="add", max_new_tokens=2)
-    vector = builder.fill(having=HAVING, lacking=LACKING).build()
-    assert (vector.strength, vector.mode) == (0.2, "add") and "strength 0.20" in repr(builder)
-    assert "strength=0.2, mode='add'" in builder.code
 
 
 def test_what_is_not_filled_in_is_not_attempted(builder):
@@ -65,7 +58,7 @@ def test_the_code_makes_the_same_form_again(builder):
     again = names["builder"]
     assert builder.code.endswith("\nbuilder"), "and the cell shows the form"
     assert again.contrast == builder.contrast and again.layer == builder.layer
-    assert (again.prompts, again.max_new_tokens) == (builder.prompts, 5) and again.mode == "clamp"
+    assert again.prompts == builder.prompts
 
 
 def test_the_form_reads_lines_and_builds_at_the_press_of_its_button(builder):

@@ -18,7 +18,7 @@ LONG, SHORT, TAGS = "The city of Rome is in", "In Rome", "<b>&x</b> is"
 
 @pytest.fixture
 def explorer(lm):
-    return lens_explorer(lm, [LONG, SHORT, TAGS], layer=1, position=3)
+    return lens_explorer(lm, [LONG, SHORT, TAGS]).choose(layer=1, position=3)
 
 
 # -- what it computes ---------------------------------------------------------------------------------------------------
@@ -52,9 +52,9 @@ def test_a_prompt_is_run_once(explorer, monkeypatch):
     assert len(runs) == 2
 
 
-def test_a_start_past_an_end_is_at_the_end_as_choose_has_it(lm):
-    for layer, position, site in [(99, 99, (lm.n_layers - 1, 5)), (-1, -99, (0, 0)), (-1, -1, (0, 5))]:
-        explorer = lens_explorer(lm, [LONG], layer=layer, position=position)
+def test_a_choice_past_an_end_is_at_the_end(lm):
+    for layer, position, site in [(99, 99, (lm.n_layers - 1, 5)), (-1, -99, (0, 0))]:
+        explorer = lens_explorer(lm, [LONG]).choose(layer=layer, position=position)
         assert (explorer.layer, explorer.position) == site and f"at layer {site[0]}, token {site[1]} " in repr(explorer)
 
 

@@ -77,7 +77,9 @@ def test_its_attention_is_the_models(explorer, lm):
     explorer.choose(layer=1, head=3, place="subject, second time")
     for name, text in (("prompt", MARY.prompt), ("changed", MARY.corrupted)):
         pattern = record(lm, text, "attention_weight")["attention_weight", 1][0, 3, 7]
-        close(torch.tensor(explorer.attention()[name]), pattern)
+        tokens, weights = zip(*explorer.attention()[name], strict=True)
+        assert list(tokens) == lm.str_tokens(text)
+        close(torch.tensor(weights), pattern)
 
 
 def test_a_sweep_is_computed_once(explorer, monkeypatch):

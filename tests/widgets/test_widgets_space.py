@@ -94,8 +94,8 @@ def test_the_form_follows_slider_and_sentence(space):
 
 
 @pytest.mark.parametrize("layer, shown", [(99, 2), (-1, 0)])
-def test_a_start_past_an_end_is_at_the_end(lm, layer, shown):
-    space = space_explorer(lm, GROUPS, layer=layer)
+def test_a_layer_past_an_end_is_at_the_end(lm, layer, shown):
+    space = space_explorer(lm, GROUPS).choose(layer=layer)
     assert space.layer == shown and repr(space).startswith(f"Layer {shown}: ")
 
 
