@@ -14,6 +14,9 @@ TEST_VENV := $(VENV)-test
 OLDEST_VENV := $(VENV)-oldest
 CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
+# Threads that wait by spinning stall one another where other programs share the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-oldest bench notebooks handouts slides figures site format clean address
 

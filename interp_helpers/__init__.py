@@ -1,5 +1,13 @@
 """Glass Box: helpers for causal interpretability of language models. See `hooks` for the idea in one breath."""
 
+import os
+import sys
+
+if "torch" not in sys.modules:
+    # torch's threads wait for each other by spinning, and stall where other programs share the cores; so they sleep. torch
+    # reads this while it is loaded, and only then.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from .activations import Activations
 from .das import (
     BoundlessSubspace,
