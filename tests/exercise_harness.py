@@ -1,8 +1,8 @@
 """Tests of the exercises themselves: does each check accept its solution and refuse plausible wrong answers?
 
-A notebook is run once with probe cells put in after each untouched exercise cell, one for every wrong answer:
+A notebook is run once, untouched, to its end; then each wrong answer is tried in a copy of the names that its exercise cell had:
 
-    untouched cell -> 'not attempted'    wrong answers -> 'not yet', each for its own reason    solution -> passes
+    untouched cell -> 'not attempted'    solution -> passes    wrong answers -> 'not yet', each for its own reason
 
 The wrong answers stand in `interp_helpers/lessons/<notebook>/wrong_answers.py`, where `WRONG` maps an exercise's id to pairs of code
 (it replaces everything before the `check(` call) and a piece of the message that it must get:
@@ -41,7 +41,6 @@ print(_json.dumps({
         id: {"number": e.number, "title": e.title, "heading": e.heading, "effort": e.effort}
         for id, e in _registry.everything("exercise").items()
     },
-    "quizzes": sorted(_registry.everything("quiz")),
     "broken": {name: repr(error) for name, error in _registry._broken.items()},
 }))
 """
@@ -66,7 +65,6 @@ class Report:
     tasks: list[Task]
     problems: dict[str | None, list[str]] = field(default_factory=lambda: defaultdict(list))
     registered: dict[str, dict] = field(default_factory=dict)
-    quizzes: list[str] = field(default_factory=list)
     executed: object = None  # the notebook as it came out of the run
 
     @property
@@ -149,18 +147,23 @@ def id_of(call: ast.Call) -> str | None:
 
 
 def derive(nb, tasks: list[Task], wrong: dict[str, list[tuple]]):
-    """The notebook with a probe cell for every wrong answer, and one at the end that lists the registry."""
+    """The notebook with a cell after each exercise that keeps its names; at the end a probe cell for every wrong answer, one for each
+    exercise that compares the models, and one that lists the registry (`exercise_probe` is what they call)."""
     derived = copy.deepcopy(nb)
     for index, cell in enumerate(derived.cells):
         cell.metadata["glassbox_cell"] = index
+
+    def probe(name: str, call: str):
+        return nbformat.v4.new_code_cell(f'__import__("exercise_probe").{call}', metadata={PROBE: name})
+
     for task in sorted(tasks, key=lambda t: -t.cell):
-        for n, (code, *_) in reversed(list(enumerate(wrong.get(task.id, [])))):
-            probe = nbformat.v4.new_code_cell(f"{code}\n\n{task.call_source}")
-            probe.metadata[PROBE] = f"{task.id}#{n}"
-            derived.cells.insert(task.cell + 1, probe)
-    last = nbformat.v4.new_code_cell(DUMP)
-    last.metadata[PROBE] = "registry"
-    derived.cells.append(last)
+        derived.cells.insert(task.cell + 1, probe(f"{task.id}#keep", f"keep({task.id!r})"))
+    for task in tasks:
+        for n, (code, *_) in enumerate(wrong.get(task.id, [])):
+            whole = f"{code}\n\n{task.call_source}"
+            derived.cells.append(probe(f"{task.id}#{n}", f"attempt({task.id!r}, {whole!r})"))
+        derived.cells.append(probe(f"{task.id}#models", "untouched()"))
+    derived.cells.append(nbformat.v4.new_code_cell(DUMP, metadata={PROBE: "registry"}))
     return derived
 
 
@@ -169,7 +172,7 @@ def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, st
     nb = nbformat.read(path, as_version=4)
     report = survey(nb)
     derived = derive(nb, report.tasks, wrong)
-    python_path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    python_path = os.pathsep.join(p for p in (str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")) if p)
     client = NotebookClient(
         derived,
         timeout=600,
@@ -191,6 +194,12 @@ def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, st
         _judge_card(report, task)
         _judge_untouched(report, task, cells[task.cell])
         _judge_wrong(report, task, wrong.get(task.id, []), probes)
+        for what in ("keep", "models"):
+            if error := error_in(probes[f"{task.id}#{what}"]):
+                report.say(
+                    task.id,
+                    f"has names that can't be kept: {error}" if what == "keep" else f"leaves a model changed: {error}",
+                )
         if task.solution is not None:
             error, said = error_in(cells[task.solution]), verdict_in(cells[task.solution])
             if error or said.get("solution") != task.id:
@@ -204,8 +213,8 @@ def _read_registry(report: Report, cell) -> None:
     if error := error_in(cell):
         report.say(None, f"the registry can't be read: {error}")
         return
-    dump = json.loads("".join(o.text for o in cell.outputs if o.output_type == "stream").splitlines()[-1])
-    report.registered, report.quizzes = dump["exercises"], dump["quizzes"]
+    dump = json.loads("".join(o.text for o in cell.outputs if o.get("name") == "stdout").splitlines()[-1])
+    report.registered = dump["exercises"]
     for name, error in dump["broken"].items():
         report.say(None, f"{name} can't be imported: {error}")
     here = {task.id for task in report.tasks}

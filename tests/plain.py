@@ -89,9 +89,16 @@ def greedy(lm, prompt: str, new_tokens: int, *changes: tuple[str, int, Callable]
 
 def snapshot(lm) -> dict:
     """Weights, hooks, configuration and mode of a model, to compare before and after."""
+    return {"weights": {name: tensor.clone() for name, tensor in _weights(lm).items()}, **_state(lm)}
+
+
+def _weights(lm) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in (*lm.model.named_parameters(), *lm.model.named_buffers())}
+
+
+def _state(lm) -> dict:
     modules = dict(lm.model.named_modules())
     return {
-        "weights": {name: tensor.clone() for name, tensor in lm.model.state_dict().items()},
         "hooks": {name: _hooks(module) for name, module in modules.items()},
         "forward": {name: module.__dict__.get("forward") for name, module in modules.items()},
         "training": [name for name, module in modules.items() if module.training],
@@ -113,12 +120,12 @@ def _hooks(module) -> dict[str, list]:
 
 def assert_untouched(lm, before: dict) -> None:
     """The model is bit for bit what it was."""
-    now = snapshot(lm)
-    weights, was = now.pop("weights"), dict(before)
-    for name, tensor in was.pop("weights").items():
+    weights, now = _weights(lm), _state(lm)
+    assert weights.keys() == before["weights"].keys()
+    for name, tensor in before["weights"].items():
         assert torch.equal(weights[name], tensor), name
-    for part in was:
-        assert now[part] == was[part], part
+    for part in now:
+        assert now[part] == before[part], part
 
 
 def close(ours: Tensor, theirs: Tensor, atol: float = 2e-5) -> None:

@@ -1,0 +1,64 @@
+"""The part of the exercise harness that runs in the notebook's kernel: names are kept, and wrong answers tried in copies of them.
+
+Only a language model, its tokenizer and widgets are shared; after each exercise `untouched` compares the models, bit for bit, with what
+they were at the first exercise.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import gc
+from types import FunctionType, ModuleType
+
+import plain
+from IPython import get_ipython
+from ipywidgets import Widget
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from interp_helpers import LanguageModel
+
+IPYTHONS = {"In", "Out", "get_ipython", "exit", "quit", "open"}
+_kept: dict[str, dict] = {}  # {exercise: its names}
+_before: dict[str, tuple[LanguageModel, dict]] = {}  # {name: the model, and all that must stay as it was}
+
+for shared in (LanguageModel, PreTrainedModel, PreTrainedTokenizerBase, Widget):
+    shared.__deepcopy__ = lambda self, memo: self
+
+
+def keep(id: str) -> None:
+    """Copy the kernel's names as they are after the exercise's cell, so that nothing that runs later can matter."""
+    names = get_ipython().user_ns
+    _kept[id] = copied(names)
+    for name, value in names.items():
+        if isinstance(value, LanguageModel) and name not in _before and not name.startswith("_"):
+            _before[name] = value, plain.snapshot(value)
+
+
+def copied(names: dict) -> dict:
+    """A copy of a namespace. Functions that were written in it look their names up in the copy."""
+    copy_ = {"__name__": "__main__"}
+    memo = {
+        id(f): FunctionType(f.__code__, copy_, f.__name__, f.__defaults__, f.__closure__)
+        for f in gc.get_referrers(names)
+        if isinstance(f, FunctionType)
+    }
+    for name, value in names.items():
+        if not name.startswith("_") and name not in IPYTHONS:
+            copy_[name] = value if isinstance(value, ModuleType) else copy.deepcopy(value, memo)
+    return copy_
+
+
+def attempt(id: str, code: str):
+    """Run an exercise's cell with a wrong answer in it, in a copy of the names that it would have had; returns the verdict."""
+    names = copied(_kept[id])
+    *body, call = ast.parse(code).body
+    file = get_ipython().compile.cache(code)  # so that a check can show the line that failed
+    exec(compile(ast.Module(body, []), file, "exec"), names)
+    return eval(compile(ast.Expression(call.value), file, "eval"), names)
+
+
+def untouched() -> None:
+    """Raises AssertionError where a model isn't what it was at the first exercise."""
+    for lm, before in _before.values():
+        plain.assert_untouched(lm, before)
