@@ -1,10 +1,11 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, the tests' home, and their order over several processes."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+import home  # first: it says where everything else may write
 import hub_server
 import huggingface_hub
 import plain
@@ -17,6 +18,40 @@ from transformers import AutoTokenizer
 from interp_helpers.models import offline
 
 torch.set_num_threads(1)  # the models are so small that threads cost more than they bring
+
+# What takes minutes, longest first: groups of `xdist_group`, or files. The rest follows in pytest's order.
+LONGEST = (
+    "answers-03_trainable_interventions",
+    "answers-06_generation_with_interventions",
+    "answers-steering_workshop",
+    "answers-04_position_specific",
+    "answers-05_collecting_activations",
+    "answers-02_causal_tracing",
+    "answers-01_activation_patching",
+    "test_colab.py",
+    "nbmake-",
+    "test_browser.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` a file is a group, unless its tests say another; the longest begin first."""
+
+    def place(item) -> int:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        group = item.get_closest_marker("xdist_group").args[0]
+        return next((n for n, name in enumerate(LONGEST) if group.startswith(name)), len(LONGEST))
+
+    items.sort(key=place)
+
+
+def pytest_sessionfinish(session):
+    """Whatever wrote into the user's cache or progress, the tests have failed."""
+    if changed := home.changed():
+        print("\nThe tests have changed files of the user's:", *changed, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +70,7 @@ def lm(_gpt2):
 
 @pytest.fixture(scope="session")
 def offline_path() -> Path:
-    """The folder of the offline model in the user's cache, made if it is missing."""
+    """The folder of the offline model, made if it is missing."""
     return offline.offline_folder()
 
 

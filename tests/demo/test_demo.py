@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -30,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 from tiny import tiny
 
 import interp_helpers.demo
-from interp_helpers import SteeringVector, personas
+from interp_helpers import SteeringVector, load_model, personas
 from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
 from interp_helpers.demo import serve
@@ -38,6 +39,7 @@ from interp_helpers.demo.app import create_app
 from interp_helpers.demo.engine import Vectors, _Row, write
 from interp_helpers.demo.guard import BODY_BYTES
 from interp_helpers.demo.room import Full, Gone, Room
+from interp_helpers.steering import vector_path
 
 ROOT = Path(__file__).parents[2]
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -638,9 +640,26 @@ def test_the_courses_vectors(monkeypatch, tmp_path, capsys):
     assert vectors.at("happy", 1) is other and "Built happy at layer 1" in capsys.readouterr().out
 
 
-def test_the_command_serves_and_stops(offline_path):
+@pytest.fixture(params=["ready", pytest.param("built", marks=pytest.mark.slow)])
+def cache(request, offline_path, tmp_path) -> Path:
+    """The course's cache with the offline model in it; and with a vector for each persona, or the command builds them for minutes."""
+    (tmp_path / offline_path.name).symlink_to(offline_path)
+    if request.param == "ready":
+        lm = load_model("offline")
+        warm = SteeringVector.from_contrast(lm, WARM, COLD, 15)
+        for id, persona in personas().items():
+            of_the_persona = replace(warm, name=id, strength=0.3, provenance={"persona": persona.fingerprint})
+            path = vector_path(lm, id, tmp_path / "vectors")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            of_the_persona.save(path)
+    return tmp_path
+
+
+def test_the_command_serves_and_stops(cache):
     """The whole of it, in a process of its own, with the offline model."""
+    made = {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
     env = {**os.environ, "INTERP_MODEL": "offline", "PORT": "0", "HOST": "", "OMP_NUM_THREADS": "1"}
+    env["INTERP_CACHE"] = str(cache)
     command = [sys.executable, "-m", "interp_helpers", "demo"]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -659,3 +678,5 @@ def test_the_command_serves_and_stops(offline_path):
     finally:
         process.kill()
         process.wait()
+    now = {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
+    assert len(now) >= len(personas()) and made.items() <= now.items(), "a vector that is there is taken as it is"
