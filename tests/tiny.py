@@ -68,11 +68,11 @@ def tiny(model_type: str = "gpt2", seed: int = 0, **config) -> LanguageModel:
     return LanguageModel(tiny_model(model_type, seed, **config), gpt2_tokenizer(), f"tiny {model_type}")
 
 
-def gpt2_shaped_folder(path: str | Path, layers: int = 12, seed: int = 0) -> Path:
-    """A folder that `load_model` takes for GPT-2 small: its shape and its tokenizer, with random weights."""
+def gpt2_shaped_folder(path: str | Path, layers: int = 12, width: int = 768, seed: int = 0) -> Path:
+    """A folder that `load_model` takes for GPT-2 small: its shape (narrower, if you like) and its tokenizer, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", num_hidden_layers=layers))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", num_hidden_layers=layers, n_embd=width))
     model.save_pretrained(path)
     gpt2_tokenizer().save_pretrained(path)
     return Path(path)

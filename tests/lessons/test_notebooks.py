@@ -1,21 +1,15 @@
-"""Every notebook as a file, and run on a model that nobody has measured.
-
-The run on the offline model, whose numbers the lessons are held to, is `pytest --nbmake notebooks/` (see the Makefile).
-"""
+"""Every notebook as a file; `test_exercises.py` and `test_nbmake.py` run them."""
 
 from __future__ import annotations
 
 import ast
 import functools
-import os
 import re
 import runpy
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from tiny import gpt2_shaped_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -223,83 +217,3 @@ def test_what_is_to_be_seen_stands_last_in_its_cell(path):
                 if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)
             }
             assert not called & shows, cell.id
-
-
-# -- run on a model that nobody has measured ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def unmeasured(tmp_path_factory) -> Path:
-    """A model of GPT-2's shape and tokenizer that knows nothing."""
-    return gpt2_shaped_folder(tmp_path_factory.mktemp("models") / "gpt2")
-
-
-@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
-def executed(request, unmeasured, tmp_path_factory):
-    """The notebook after a run from top to bottom, untouched."""
-    nb = nbformat.read(request.param, as_version=4)
-    folder = tmp_path_factory.mktemp("run")
-    environment = {
-        **os.environ,
-        "INTERP_MODEL": str(unmeasured),
-        "INTERP_PROGRESS": str(folder / "progress.json"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-    }
-    client = NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    client.execute(env=environment)
-    return nb
-
-
-def outputs(nb):
-    return [(cell, output) for cell in code_cells(nb) for output in cell.outputs]
-
-
-def printed(nb, stream="stdout") -> str:
-    return "".join(output.text for _, output in outputs(nb) if output.get("name") == stream)
-
-
-def test_it_runs_to_its_end(executed):
-    assert all(cell.execution_count for cell in code_cells(executed))
-    assert [cell.id for cell, output in outputs(executed) if output.output_type == "error"] == []
-
-
-def test_expectations_are_reported_and_fail_nothing(executed):
-    calls = [
-        node.value
-        for cell in code_cells(executed)
-        for node in ast.parse(re.sub(r"^( *)%.*", r"\1pass", cell.source, flags=re.MULTILINE)).body
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "expect"
-    ]
-    of_the_model = [call for call in calls if any(keyword.arg == "lm" for keyword in call.keywords)]
-    text = printed(executed)
-    held, failed = text.count("✓ on "), text.count("this does not hold: ")
-    assert held + failed == len(of_the_model) and failed > 0
-    assert text.count("✓ as measured") == len(calls) - len(of_the_model)
-
-
-def test_nothing_is_said_on_stderr_but_progress_bars(executed):
-    said = printed(executed, "stderr")
-    assert "Traceback" not in said and "Warning" not in said
-    assert "Error" not in said
-
-
-def test_every_figure_has_a_text_alternative(executed):
-    figures = [(cell.id, output) for cell, output in outputs(executed) if "image/png" in output.get("data", {})]
-    assert figures
-    for id, output in figures:
-        alt = output.metadata["image/png"]["alt"]
-        assert len(alt) > 40 and output.data["text/plain"] == alt, id
-
-
-def test_nothing_is_shown_as_a_bare_repr(executed):
-    for cell, output in outputs(executed):
-        text = output.get("data", {}).get("text/plain", "")
-        assert not re.search(r"<[\w.]+ (object )?at 0x", text), cell.id
-
-
-def test_untouched_exercises_say_so_and_solutions_pass(executed):
-    found = [output.metadata["glassbox"] for _, output in outputs(executed) if "glassbox" in output.get("metadata", {})]
-    assert {seen["status"] for seen in found if "exercise" in seen} == {"not attempted"}
-    assert {seen["exercise"] for seen in found if "exercise" in seen} == {
-        seen["solution"] for seen in found if "solution" in seen
-    }
