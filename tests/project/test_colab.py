@@ -6,6 +6,7 @@ of `google.colab`, and the repository's address answered by this very checkout. 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -22,18 +23,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from interp_helpers import personas
+from interp_helpers.course.registry import everything
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-BY_HAND = "largest difference from the version by hand: 0.0e+00"
-LAST_CELL = {  # how far to go (set-up, model, prompts, one experiment), and what is printed there
-    "01_activation_patching": ("helper", BY_HAND),
-    "02_causal_tracing": ("helper", BY_HAND),
-    "03_trainable_interventions": ("names", "80 names; trained on 96 pairs of 32"),
-    "04_position_specific": ("helper", BY_HAND),
-    "05_collecting_activations": ("helper", BY_HAND),
-    "06_generation_with_interventions": ("helper-where", "the helper writes the same texts"),
-    "steering_workshop": ("expect-toronto", "steered, five texts or more name Toronto"),
-}
+pytestmark = pytest.mark.colab
+WHOLE = ("01_activation_patching", "05_collecting_activations")
 
 # Colab in August 2026 (with Python 3.13): what the helper must leave alone.
 COLAB = {
@@ -96,7 +92,7 @@ def lend(packages: Path, to: Path, wanted=lambda name: True) -> None:
     (to / "lent.pth").write_text(f"{packages}\n")
 
 
-# -- the notebook on its own --------------------------------------------------------------------------------------------
+# -- notebooks on their own ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -143,35 +139,59 @@ def colab(tmp_path, monkeypatch, checkout, registry, offline_path):
     }
 
 
-def run(path: Path, environment: dict):
-    """The notebook's first cells, run in its own folder by Colab's kernel; then where the helper was found."""
-    nb = nbformat.read(path, as_version=4)
-    last = [cell.id for cell in nb.cells].index(LAST_CELL[path.stem][0])
+def run(cells: list, folder: Path, environment: dict) -> list:
+    """Cells, run by Colab's kernel in a folder with nothing in it but a notebook; then where the helper was found."""
     where = "import interp_helpers, sys; print(interp_helpers.__file__, 'google.colab' in sys.modules)"
-    nb.cells = [*nb.cells[: last + 1], nbformat.v4.new_code_cell(where, id="where")]
-    client = NotebookClient(nb, timeout=300, kernel_name="colab", resources={"metadata": {"path": str(path.parent)}})
+    nb = nbformat.v4.new_notebook(cells=[*copy.deepcopy(cells), nbformat.v4.new_code_cell(where)])
+    client = NotebookClient(nb, timeout=600, kernel_name="colab", resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)
-    return {cell.id: cell for cell in nb.cells}
+    assert printed(nb.cells[-1]).startswith(str(folder.parent / "venv")) and printed(nb.cells[-1]).endswith("True\n")
+    return [cell for cell in nb.cells[:-1] if cell.cell_type == "code"]
 
 
 def printed(cell) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_lone_notebook_installs_the_helper_and_runs(path, colab, tmp_path):
+def beginning(path: Path) -> list:
+    """The set-up cell and the imports."""
+    cells = {cell.id: cell for cell in nbformat.read(path, as_version=4).cells}
+    return [cells["setup"], cells["imports"]]
+
+
+@pytest.fixture
+def content(tmp_path) -> Path:
     (tmp_path / "content").mkdir()
-    alone = Path(shutil.copy(path, tmp_path / "content"))
-    first = run(alone, colab)
-    assert "ERROR" not in printed(first["setup"]), printed(first["setup"])
-    assert printed(first["where"]).startswith(str(tmp_path / "venv")) and printed(first["where"]).endswith("True\n")
-    assert "Model: SmolLM2-135M-Instruct (offline)" in printed(first["imports"])
-    last, says = LAST_CELL[path.stem]
-    assert says in printed(first[last])
-    assert any("✓ as measured" in printed(cell) for cell in first.values() if cell.cell_type == "code")
-    again = run(alone, colab)
-    assert again["setup"].outputs == [], "with the helper there, the set-up cell does nothing and says nothing"
-    assert os.listdir(tmp_path / "content") == [path.name]
+    return tmp_path / "content"
+
+
+def test_every_notebooks_beginning_runs_in_one_environment(colab, content):
+    """The first set-up cell installs the helper; the others have nothing to do, and say nothing. All lessons have come with it."""
+    registered = """
+from interp_helpers import personas
+from interp_helpers.course import registry
+print(*personas(), *registry.everything("exercise"), *registry.everything("quiz"), registry._broken)
+"""
+    cells = [cell for path in NOTEBOOKS for cell in beginning(path)]
+    *cells, last = run([*cells, nbformat.v4.new_code_cell(registered)], content, colab)
+    assert "ERROR" not in printed(cells[0]), printed(cells[0])
+    assert [cell.outputs for cell in cells[2::2]] == [[]] * (len(NOTEBOOKS) - 1)
+    for imports in cells[1::2]:
+        assert "Model: SmolLM2-135M-Instruct (offline)" in printed(imports)
+    assert printed(last).split() == [*personas(), *everything("exercise"), *everything("quiz"), "{}"]
+    assert os.listdir(content) == []
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_lone_notebook_installs_the_helper_and_runs_to_its_end(name, colab, content):
+    path = Path(shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", content))
+    setup, *rest = run(nbformat.read(path, as_version=4).cells, content, colab)
+    assert "ERROR" not in printed(setup), printed(setup)
+    assert "Model: SmolLM2-135M-Instruct (offline)" in printed(rest[0])
+    expected = sum(len(re.findall(r"^expect\(", cell.source, re.MULTILINE)) for cell in rest)
+    assert sum(printed(cell).count("✓ as measured") for cell in rest) == expected > 0
+    assert run(beginning(path), content, colab)[0].outputs == []
+    assert os.listdir(content) == [path.name]
 
 
 # -- beside Colab's versions --------------------------------------------------------------------------------------------
