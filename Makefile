@@ -18,7 +18,7 @@ CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-oldest bench notebooks handouts slides figures site format clean address
+.PHONY: help lab check lesson test test-oldest test-all bench notebooks handouts slides figures site format clean address
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,12 +27,27 @@ lab: $(VENV)/ready ## Start JupyterLab on the notebooks; the first time, install
 	@$(VENV)/bin/python -m interp_helpers fetch-model
 	cd notebooks && ../$(VENV)/bin/jupyter lab $(LAB_ARGS)
 
-test: $(TEST_VENV)/ready test-oldest ## Run everything that CI runs
+check: style ## Style and unit tests (three minutes)
+	$(PYTEST) -m "not (notebook or browser or colab or slow)" tests
+
+lesson: $(TEST_VENV)/ready ## One notebook with its wrong answers: make lesson N=04
+	@test -n "$(N)" || { echo "Say which notebook: make lesson N=04, or N=workshop."; exit 1; }
+	@$(TEST_VENV)/bin/python -m interp_helpers fetch-model
+	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -k "$(N)" tests/lessons/test_exercises.py tests/lessons/test_notebooks.py
+
+test: style ## All that a change can break: check, every notebook twice, browser, Colab (a quarter of an hour); MODEL=gpt2 runs them on gpt2
+	GLASS_BOX_MODEL=$(MODEL) $(PYTEST) -m "not slow" --cov=interp_helpers --cov-report=term --cov-fail-under=90 tests
+
+test-all: test test-oldest $(TEST_VENV)/all ## Everything: test, then what is slow, on the oldest versions too (CI runs this)
+	$(PYTEST) -m slow tests
+
+# Two processes of one thread; what belongs together runs in one of them, the longest first (tests/conftest.py).
+PYTEST := OMP_NUM_THREADS=1 INTERP_MODEL=offline $(TEST_VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
+
+.PHONY: style
+style: $(TEST_VENV)/ready
 	$(TEST_VENV)/bin/ruff check . && $(TEST_VENV)/bin/ruff format --check .
-	$(TEST_VENV)/bin/python -m interp_helpers fetch-model
-	OMP_NUM_THREADS=1 INTERP_MODEL=offline INTERP_PROGRESS=$(CURDIR)/build/progress.json $(TEST_VENV)/bin/python -m pytest \
-	    -n 2 --dist loadfile --cov=interp_helpers --cov-report=term --cov-fail-under=90 \
-	    --nbmake --nbmake-timeout=600 --durations=15 tests notebooks
+	@$(TEST_VENV)/bin/python -m interp_helpers fetch-model
 
 slides/node_modules/.package-lock.json: slides/package-lock.json
 	@command -v npm >/dev/null || { echo "Slides are built by Marp, which needs node: install node and npm."; exit 1; }
@@ -40,11 +55,11 @@ slides/node_modules/.package-lock.json: slides/package-lock.json
 
 # The lower ends of the version ranges in pyproject.toml, and the widgets that Colab has.
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
-	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -p no:cacheprovider tests/heart tests/engine \
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n 2 --dist loadgroup -p no:cacheprovider -m "not slow" tests/heart tests/engine \
 	    tests/models/test_anatomy.py tests/models/test_language_model.py tests/sweeps tests/das tests/steering/test_vector.py tests/plotting tests/course \
 	    tests/widgets
 
-bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
+bench: $(TEST_VENV)/all ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json
 
 notebooks: $(VENV)/ready ## Run all notebooks, and keep them with their outputs as HTML in build/notebooks
@@ -91,6 +106,11 @@ $(VENV)/ready: requirements.txt pyproject.toml
 
 $(TEST_VENV)/ready: requirements.txt pyproject.toml
 	$(make_venv)
+	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test]"
+	@touch $@
+
+# With the libraries that the tests and the benchmark compare this one with.
+$(TEST_VENV)/all: $(TEST_VENV)/ready
 	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test,peers,site]"
 	@touch $@
 

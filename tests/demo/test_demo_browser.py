@@ -16,6 +16,8 @@ from tiny import tiny
 from interp_helpers.demo.app import create_app
 from interp_helpers.demo.engine import Vectors
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def address():

@@ -15,6 +15,8 @@ from tiny import gpt2_tokenizer, tiny, tiny_model
 
 from interp_helpers import Site, add, intervene, record, replace, zero
 
+pytestmark = pytest.mark.slow
+
 BASE = "The Eiffel Tower is in the city of"
 SOURCE = "The Colosseum stands in the town of"
 LAYER, PLACE, HEAD, TOLERANCE = 1, 4, 2, 1e-4

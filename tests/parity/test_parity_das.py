@@ -17,6 +17,8 @@ from interp_helpers import BoundlessSubspace, RotatedSubspace, Site, interchange
 from interp_helpers.das.counterfactuals import as_counterfactuals
 from interp_helpers.das.interchange import Interchanges
 
+pytestmark = pytest.mark.slow
+
 PAIRS, TOKENS, RANK, LAYER, PLACE = 5, 9, 6, 1, 4
 FORWARD, GRADIENT = 1e-5, 1e-5  # tolerances, relative to the largest number
 

@@ -23,6 +23,8 @@ from bench import jobs, ours
 from bench.peers import PEERS, load
 from interp_helpers import causal_trace, embedding_std, logit_diff, patch_sweep, probability
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 TOKENS = 6  # of the benchmark's prompts: "The Eiffel Tower,"
 FAMILIES = ["gpt2", "llama"]

@@ -88,6 +88,7 @@ def test_the_experiment_changes_something(title):
     assert (answer - plain).abs().max() > 1e-4 * answer.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", PEERS)
 @pytest.mark.parametrize("title", EXPERIMENTS)
 def test_the_answers_agree(title, library):

@@ -26,6 +26,7 @@ import pytest
 from interp_helpers.course import registry
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.browser
 NOTEBOOK = ROOT / "notebooks" / "01_activation_patching.ipynb"
 SCREENSHOTS = ROOT / "build" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

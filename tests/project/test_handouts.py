@@ -89,6 +89,7 @@ def test_the_glossary_is_in_order_and_says_each_term_once():
     assert len(terms) >= 30 and terms == sorted(terms) and len(set(terms)) == len(terms)
 
 
+@pytest.mark.slow
 def test_all_pages_print(tmp_path):
     browser = handouts.browser()
     if browser is None:
@@ -130,6 +131,7 @@ def answers(link: str) -> int:
     raise AssertionError("unreachable")
 
 
+@pytest.mark.slow
 def test_every_link_on_paper_leads_somewhere():
     links = {link for path in PAGES for link in re.findall(r"\]\((https://[^)]+)\)", path.read_text(encoding="utf-8"))}
     assert len(links) > 20

@@ -96,9 +96,7 @@ def test_the_oldest_versions_are_the_lower_ends_of_the_ranges():
             assert f"{version}.".startswith(f"{ranges[name]}."), f"{name}: {version} is not the oldest, {ranges[name]}"
 
 
-@pytest.mark.skipif(
-    os.environ.get("GLASS_BOX_FRESH") != "1", reason="installs everything; CI does, with GLASS_BOX_FRESH=1"
-)
+@pytest.mark.slow
 def test_make_lab_in_a_fresh_clone_opens_the_notebooks(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)

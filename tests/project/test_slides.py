@@ -119,12 +119,13 @@ def test_a_cells_last_figure_is_found_in_its_html():
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     browser = slides.browser()
+    without = pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip
     if browser is None:
-        (pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip)("no browser")
+        without("no browser")
     marp = slides.SLIDES / "node_modules" / ".bin" / "marp"
     if not marp.exists():
         if shutil.which("npm") is None:
-            pytest.skip("slides are built by Marp, which needs node and npm")
+            without("slides are built by Marp, which needs node and npm")
         install = ["npm", "ci", "--no-audit", "--no-fund"]
         done = subprocess.run(install, cwd=slides.SLIDES, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
@@ -144,6 +145,7 @@ def unpacked(pdf: bytes):
             pass
 
 
+@pytest.mark.slow
 def test_every_deck_comes_as_html_pdf_and_pngs(built):
     for deck in DECKS:
         html = (built / "html" / f"{deck.stem}.html").read_text(encoding="utf-8")
@@ -156,6 +158,7 @@ def test_every_deck_comes_as_html_pdf_and_pngs(built):
         assert len(re.findall(rb"/Subtype\s*/Text\b", objects)) >= count, "the notes are in the PDF"
 
 
+@pytest.mark.slow
 def test_everything_fits_and_can_be_read_from_the_back_row(built):
     sync = pytest.importorskip("playwright.sync_api")
     with sync.sync_playwright() as play:

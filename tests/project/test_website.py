@@ -107,6 +107,7 @@ def site(tmp_path_factory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(site):
     for page in ("index", "notebooks/steering_workshop", "handouts/rosetta", "handouts/larger-models", "api/hooks"):
         text = (site / f"{page}.html").read_text(encoding="utf-8")
@@ -119,6 +120,7 @@ def test_the_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(
     assert {name for name in names if f'id="{name}"' not in shown} == set(), "public names without a page"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 800, 1200, 1440, 1600])
 def test_no_page_scrolls_sideways(browser, site, width):  # noqa: F811
     page = browser.new_page(viewport={"width": width, "height": 900})
@@ -138,6 +140,7 @@ def test_no_page_scrolls_sideways(browser, site, width):  # noqa: F811
     assert too_wide == {}, "pixels beyond the window, and inside the text"
 
 
+@pytest.mark.slow
 def test_a_warning_stops_it(tmp_path, monkeypatch):
     pytest.importorskip("myst_nb", reason="the site needs pip install -e '.[site]'")
     monkeypatch.setattr(website, "PAGES", tmp_path / "pages")
