@@ -11,6 +11,7 @@ import huggingface_hub
 import plain
 import pytest
 import torch
+from browsers import browser  # noqa: F401
 from huggingface_hub import constants
 from tiny import gpt2_tokenizer, tiny, tiny_model
 from transformers import AutoTokenizer

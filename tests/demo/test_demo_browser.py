@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from test_browser import SCREENSHOTS, browser  # noqa: F401
+from browsers import SCREENSHOTS
 from test_demo import made, serving
 from tiny import tiny
 
@@ -29,7 +29,7 @@ def address():
 
 
 @pytest.fixture
-def page(browser, address):  # noqa: F811
+def page(browser, address):
     """The page, freshly loaded; at the end, no error may stand in the console, and no other host may have been asked."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(15_000)

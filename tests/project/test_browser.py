@@ -7,7 +7,6 @@ unless GLASS_BOX_REQUIRE_BROWSER=1 makes that a failure.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -22,40 +21,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browsers import SCREENSHOTS, need
 
 from interp_helpers.course import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.browser
 NOTEBOOK = ROOT / "notebooks" / "01_activation_patching.ipynb"
-SCREENSHOTS = ROOT / "build" / "screenshots"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 TOKEN = "glass-box"
 CELLS = """title setup-text setup imports question prompts tokens-text tokens metric-text metric ex1 ex1-cell ex1-solution
     sweep-text predict-token predict-layer sweep-scale sweep deeper ex3 ex3-cell explorer-text explorer recap quiz-text
     quiz progress""".split()
-
-
-def need(condition, what: str):
-    """Go on if there is what the tests need, else skip, or fail where it must be there."""
-    if not condition:
-        (pytest.fail if os.environ.get("GLASS_BOX_REQUIRE_BROWSER") == "1" else pytest.skip)(what)
-    return condition
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser, driven by playwright."""
-    need(importlib.util.find_spec("playwright"), "playwright is not installed")
-    found = need(next(filter(None, map(shutil.which, BROWSERS)), None), f"no browser: none of {', '.join(BROWSERS)}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ WHERE = """
 import os, sys
 from pathlib import Path
 import IPython, huggingface_hub.constants, jupyter_core.paths, matplotlib
-from interp_helpers.course import store
+from interp_helpers.course.progress import location
 from interp_helpers.models import offline
-print(Path.home(), offline.cache_folder(), store.location(), huggingface_hub.constants.HF_HUB_CACHE, matplotlib.get_cachedir(),
+print(Path.home(), offline.cache_folder(), location(), huggingface_hub.constants.HF_HUB_CACHE, matplotlib.get_cachedir(),
       IPython.paths.get_ipython_dir(), jupyter_core.paths.jupyter_data_dir(), jupyter_core.paths.jupyter_config_dir(), sep="\\n")
 """
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browsers import SCREENSHOTS
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from test_browser import SCREENSHOTS, browser  # noqa: F401
 
 import interp_helpers
 
@@ -122,7 +122,7 @@ def test_the_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 800, 1200, 1440, 1600])
-def test_no_page_scrolls_sideways(browser, site, width):  # noqa: F811
+def test_no_page_scrolls_sideways(browser, site, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     pages = ["index", "genindex", "notebooks/01_activation_patching", "notebooks/steering_workshop"]
     pages += ["handouts/timings", "handouts/rosetta", "api/sweeps", "_modules/interp_helpers/hooks"]
