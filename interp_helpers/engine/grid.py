@@ -32,7 +32,9 @@ class Grid:
     places: list[tuple[tuple[tuple[int, ...], ...], int | None]]
 
     @classmethod
-    def of(cls, lm, component: str, base: Tensor, source: Tensor, layers, positions, heads, window: int) -> Grid:
+    def of(
+        cls, lm, component: str, base: Tensor, source: Tensor, layers=None, positions=None, heads=None, window: int = 1
+    ) -> Grid:
         """From what a caller says; see `patching.patch_sweep`. `base` and `source` are tokens.
 
         Raises:

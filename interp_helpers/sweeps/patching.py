@@ -78,17 +78,7 @@ def patch_sweep(
 
 
 def attribution_sweep(
-    lm,
-    base: str | Sequence[str],
-    source: str | Sequence[str],
-    metric: Metrics,
-    component: str = "block_output",
-    *,
-    layers: Sequence[int] | None = None,
-    positions: Sequence | Mapping[str, object] | None = None,
-    heads: Sequence[int] | None = None,
-    window: int = 1,
-    normalize: bool = False,
+    lm, base, source, metric: Metrics, component: str = "block_output", *, normalize: bool = False, **where
 ) -> Sweep | list[Sweep]:
     """Attribution patching: estimate what `patch_sweep` would measure, from two forward passes and one backward.
 
@@ -102,11 +92,11 @@ def attribution_sweep(
     2023; Syed et al. 2023, equation 2). Good for small differences, poor for large ones, such as the residual stream's in
     early layers, where the metric bends between h and s.
 
-    Arguments, errors and what is returned as in `patch_sweep`; a window's estimate is the sum of its layers'.
+    Arguments (layers, positions, heads and window among them), errors and what is returned as in `patch_sweep`; a window's
+    estimate is the sum of its layers'.
     """
     require_gradients()
-    where = dict(component=component, layers=layers, positions=positions, heads=heads, window=window)
-    return _sweep(_estimated, lm, base, source, metric, normalize, **where)
+    return _sweep(_estimated, lm, base, source, metric, normalize, component=component, **where)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -129,15 +119,7 @@ def _sweep(measure: Callable, lm, base, source, metric: Metrics, normalize: bool
         values, axes = grid.table(values), tuple(labels)
         if isinstance(base, str):
             values, axes, start, end = values[0], axes[1:], start[0], end[0]
-        sweep = Sweep(
-            values=values,
-            axes=axes,
-            labels=labels,
-            base=start,
-            source=end,
-            metric=_name(one),
-            component=grid.name + estimated,
-        )
+        sweep = Sweep(values, axes, labels, start, end, metric=_name(one), component=grid.name + estimated)
         sweeps.append(sweep.normalized if normalize else sweep)
     return sweeps[0] if callable(metric) else sweeps
 
