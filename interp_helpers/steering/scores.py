@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..models import LanguageModel, as_ints
 from .vector import SteeringVector
@@ -151,12 +152,17 @@ def steering_scores(
     said = "prompted" if before else "unsteered" if steering is None else "steered"
     if isinstance(steering, SteeringVector):
         entered, said = (lambda: steering.apply(lm)), steering.name
+    sampling = SAMPLING | options
+    likeliest = lm.model.generation_config.top_k  # which `transformers` takes for 50 where it is None
+    if sampling.keys() == SAMPLING.keys() and likeliest != 0:
+        nucleus = _Nucleus(sampling["temperature"], likeliest or 50, sampling["top_p"])
+        sampling |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "logits_processor": LogitsProcessorList([nucleus])}
     texts: list[str] = []
     for seed in seeds:
         for start in range(0, len(rows), ROWS):
             batch = [before + prompt for prompt in rows[start : start + ROWS]]
             with entered():
-                texts += lm.generate(batch, max_new_tokens, seed=seed + 1_000 * start, **SAMPLING | options)
+                texts += lm.generate(batch, max_new_tokens, seed=seed + 1_000 * start, **sampling)
     rows = rows * len(seeds)
     nll = surprise(lm, rows, texts)
     return Scores(
@@ -237,6 +243,19 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
     return 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half  # exactly, whatever rounding does
+
+
+class _Nucleus(LogitsProcessor):
+    """Temperature, top-k and top-p as `transformers` has them, which sorts the whole vocabulary: a third of the time that a text takes."""
+
+    def __init__(self, temperature: float, top_k: int, top_p: float):
+        self._temperature, self._top_k, self._top_p = temperature, top_k, top_p
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        top, where = (scores / self._temperature).topk(min(self._top_k, scores.shape[-1]))
+        shares = top.softmax(-1)
+        likelier = shares.cumsum(-1) - shares  # the share of the tokens before it
+        return torch.full_like(scores, -math.inf).scatter(1, where, top.masked_fill(likelier >= self._top_p, -math.inf))
 
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 import interp_helpers.models
 from interp_helpers import SAMPLING, SteeringVector, fair_test, layer_sweep, load_model, personas, steering_scores
 from interp_helpers.__main__ import main
 from interp_helpers.steering import report as vectors
 from interp_helpers.steering.personas import prompts, read_data, saved_vector, vector_path
-from interp_helpers.steering.scores import Scores, repeated, surprise, topic_scores, wilson
+from interp_helpers.steering.scores import Scores, _Nucleus, repeated, surprise, topic_scores, wilson
 from interp_helpers.steering.strengths import SteeringSweep
 
 PROMPTS = ["The lake is", "Yesterday we went to"]
@@ -103,6 +104,14 @@ def test_samples_are_what_generate_gives_under_the_vector(lm, vector):
     assert by_hand.texts == got.texts and by_hand.name == "steered"
     plain = steering_scores(lm, PROMPTS, WORDS, samples=2, seeds=(7,), max_new_tokens=5)
     assert plain.texts != got.texts and repr(plain).startswith("unsteered: named ")
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])
+def test_the_nucleus_is_that_of_transformers(spread):
+    logits = spread * torch.randn(8, 2000, generator=torch.Generator().manual_seed(0))
+    wanted = TopPLogitsWarper(0.9)(None, TopKLogitsWarper(50)(None, logits / 0.7))
+    assert torch.equal(_Nucleus(0.7, 50, 0.9)(None, logits), wanted)
+    assert 0 < (wanted[0] > -torch.inf).sum() < 50
 
 
 def test_a_request_stands_before_the_prompt_and_is_not_scored(lm):
