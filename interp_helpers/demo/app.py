@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
 from ..steering import SteeringVector, prompts
-from .docs import docs_page
 from .engine import Piece, Vectors, write
 from .guard import Bodies, Refused, refuse_in_sentences, unexpected
 from .room import Full, Gone, Room, Ticket
@@ -378,10 +377,6 @@ def create_app(
     @app.get("/", include_in_schema=False)
     async def home() -> HTMLResponse:
         return HTMLResponse(page, headers=_HEADERS)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()), headers=_HEADERS)
 
     return app
 

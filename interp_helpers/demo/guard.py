@@ -77,12 +77,14 @@ def refuse_in_sentences(app: FastAPI, expected: Mapping[str, str]) -> None:
     async def _(request: Request, error: AnyHTTPException) -> JSONResponse:
         sentence = error.detail
         if error.status_code == 404:
-            sentence = f"There is nothing at {request.url.path}: /docs lists what there is."
+            sentence = f"There is nothing at {request.url.path}: /openapi.json lists what there is."
         elif error.status_code == 405:
             allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "another method")
-            sentence = f"{request.method} was got at {request.url.path}, and {allowed} is expected: see /docs."
+            sentence = f"{request.method} was got at {request.url.path}, and {allowed} is expected: see /openapi.json."
         elif sentence == HTTPStatus(error.status_code).phrase or not isinstance(sentence, str):
-            sentence = f"The request was refused ({error.status_code} {sentence}): see /docs for what is expected."
+            sentence = (
+                f"The request was refused ({error.status_code} {sentence}): see /openapi.json for what is expected."
+            )
         return _answer(error.status_code, sentence, error.headers)
 
     @app.exception_handler(Exception)
@@ -121,10 +123,13 @@ def _problem(body: bytes) -> tuple[int, str] | None:
             f"Byte {error.start} of the body is not UTF-8, and JSON in UTF-8 was expected: encode the body as UTF-8.",
         )
     except RecursionError:
-        return 400, "The body is nested too deeply, and a flat JSON object was expected: see /docs for its fields."
+        return (
+            400,
+            "The body is nested too deeply, and a flat JSON object was expected: see /openapi.json for its fields.",
+        )
     except json.JSONDecodeError as error:
         found = "is empty" if not body.strip() else f"is not JSON ({error.msg} at character {error.pos})"
-        return 400, f"The body {found}, and a JSON object was expected: see /docs for its fields."
+        return 400, f"The body {found}, and a JSON object was expected: see /openapi.json for its fields."
     except ValueError as error:  # NaN, infinity, or a number of thousands of digits
         return 400, f"The body has a number that can't be used ({error}), and finite ones were expected: correct it."
     return None
