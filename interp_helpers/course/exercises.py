@@ -192,8 +192,7 @@ def solution(id: str, answer, **context) -> Card:
     ex, status, message = _judge(id, answer, context)
     if status != "correct":
         raise AssertionError(f"the solution of {id!r} doesn't pass its own check: {status}, because {message}")
-    line = "The solution passes the same check."
-    why = folded("Why it is right", prose(message)) if message else ""
+    line, why = "The solution passes the same check.", folded("Why it is right", prose(message)) if message else ""
     return Card(frame("info", "✓", line, why), f"✓ {line}", {"glassbox": {"solution": id}})
 
 

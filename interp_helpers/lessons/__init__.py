@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 
 class Lesson(NamedTuple):
-    """Where a notebook's exercises and quiz stand, and what they are called."""
-
     folder: str  # beside this file
     prefix: str  # of its ids: 'patching' in 'patching.site'; never changed, or learners lose what they have done
     title: str  # in the table of progress

@@ -1,8 +1,4 @@
-"""Exercises of notebook 01, activation patching.
-
-The checks compute what is right on whatever model the learner runs, from the prompts that the notebook hands over, so
-they hold for any of them.
-"""
+"""Exercises of notebook 01, activation patching."""
 
 from __future__ import annotations
 
@@ -74,7 +70,7 @@ def _handover(values: Tensor, subject: range) -> int | None:
 def _(answer, sweep, subject):
     require(callable(answer), f"the answer is your function `handover`, and you gave {short(answer)}")
 
-    def ask(values: Tensor, span: range) -> int | None:
+    def ask(values: Tensor, span: range = range(1, 3)) -> int | None:
         found = require_attempted(answer(values, span))
         return None if found is None else int(require_number(found))
 
@@ -82,7 +78,7 @@ def _(answer, sweep, subject):
     late = torch.tensor(
         [[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.8, 0.05, 0.0, 0.1], [0.0, 0.1, 0.0, 0.0, 0.7], [0.0, 0.0, 0.0, 0.0, 1.0]]
     )
-    got = ask(late, range(1, 3))
+    got = ask(late)
     require(got is not None, "on a small test table your function returned None: is there a `return`?")
     require(
         0 <= got < len(late) or got != _handover(sweep.values, subject),
@@ -99,8 +95,7 @@ def _(answer, sweep, subject):
         "of the prompt 0.1: it has to be larger than every token of the subject, at the layer that you return",
     )
     require(got == 2, f"in a small test table the last token overtakes the subject at layer 2, and you found {got}")
-    second = torch.tensor([[0.0, 0.1, 0.8, 0.0, 0.5], [0.0, 0.4, 0.4, 0.7, 0.6], [0.0, 0.0, 0.1, 0.0, 0.9]])
-    got = ask(second, range(1, 3))
+    got = ask(torch.tensor([[0.0, 0.1, 0.8, 0.0, 0.5], [0.0, 0.4, 0.4, 0.7, 0.6], [0.0, 0.0, 0.1, 0.0, 0.9]]))
     require(
         got != 0,
         "where the subject's *second* token carries the fact you found layer 0, not 1: take the best of all its tokens",
@@ -110,15 +105,14 @@ def _(answer, sweep, subject):
         f"where the last token has 0.6, the subject's two tokens 0.4 each, and a token after it 0.7, you found {got}, not layer 1: "
         "compare the last token, at the same layer, with each token of the subject by itself, and with nothing else",
     )
-    relative = torch.tensor([[0.0, 0.8, 0.1, 0.0, 0.6], [0.0, 0.2, 0.1, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0, 0.9]])
-    got = ask(relative, range(1, 3))
+    got = ask(torch.tensor([[0.0, 0.8, 0.1, 0.0, 0.6], [0.0, 0.2, 0.1, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0, 0.9]]))
     require(
         got == 1,
         f"where the last token has 0.6, 0.3 and 0.9 and the subject's best 0.8, 0.2 and 0, you found {got}, not layer 1: compare "
         "the two with each other, not with a fixed number",
     )
     back_and_forth = torch.tensor([[0.0, 0.9, 0.1, 0.0, 0.2], [0.0, 0.3, 0.1, 0.0, 0.4], [0.0, 0.5, 0.1, 0.0, 0.4]])
-    got = ask(torch.cat([back_and_forth, torch.tensor([[0.0, 0.1, 0.0, 0.0, 0.9]])]), range(1, 3))
+    got = ask(torch.cat([back_and_forth, torch.tensor([[0.0, 0.1, 0.0, 0.0, 0.9]])]))
     require(
         got == 1,
         f"where the last token leads at layer 1, falls behind at layer 2 and leads again at layer 3, you found {got}: the *first* layer "
@@ -126,7 +120,7 @@ def _(answer, sweep, subject):
     )
     never = torch.tensor([[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.5]])
     try:
-        got = ask(never, range(1, 3))
+        got = ask(never)
     except (IndexError, StopIteration, ValueError) as error:
         raise NotYet(
             f"where the last token never has a *larger* share your function raised {type(error).__name__} ({error}): return None there"
@@ -202,7 +196,7 @@ def _(answer, lm, base, source, metric, subject):
             "use `positions`?",
         )
         raise NotYet(
-            f"with every token of layer {middle} patched you found {got:.3f}; what the later blocks see is then all the source's",
+            f"with every token of layer {middle} patched you found {got:.3f}; what the later blocks see is then all the source's"
         )
     for layer, position in (one_token, last_token):
         got, wanted = ask(layer, position), truth(layer, position)
@@ -333,8 +327,7 @@ def _(answer, lm, base, source, metric):
     shapes = f"the shape is {tuple(got.shape)}, and (layer, token) = {tuple(wanted.shape)} was expected"
     require(got.shape != wanted.T.shape or got.shape == wanted.shape, f"{shapes}: turn the table round")
     require(
-        got.numel() != wanted.numel() or got.shape == wanted.shape,
-        f"{shapes}: leave out the batch, an axis of one row",
+        got.numel() != wanted.numel() or got.shape == wanted.shape, f"{shapes}: leave out the batch, an axis of one row"
     )
     require(got.shape == wanted.shape, f"{shapes}: sum over the last axis, d")
 

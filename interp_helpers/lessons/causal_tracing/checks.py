@@ -1,7 +1,4 @@
-"""Exercises of notebook 02, causal tracing.
-
-The checks compute what is right on whatever model the learner runs, from what the notebook hands over.
-"""
+"""Exercises of notebook 02, causal tracing."""
 
 from __future__ import annotations
 
@@ -126,22 +123,19 @@ def _(answer, pilot):
         said = f"for a pilot with standard deviation {std:.3f} and tolerance {tolerance} you found {got:g}"
         if got == truth:
             continue
-        require(got != math.floor((std / tolerance) ** 2), f"{said}: rounded down, the error is above the tolerance")
         require(got == int(got), f"{said}: a number of draws is whole, so round up")
-        require(
-            got != max(1, math.ceil(std / tolerance)),
-            f"{said}: the error falls with the *square root* of n, so square it",
-        )
-        require(
-            got != max(1, math.ceil((std / tolerance) ** 2 / len(values))),
-            f"{said}: the pilot's own size plays no part, only its standard deviation",
-        )
-        require(got != max(1, math.ceil(float(values.var()) / tolerance)), f"{said}: square the tolerance as well")
-        population = float(values.std(correction=0))
-        require(
-            got != max(1, math.ceil((population / tolerance) ** 2)),
-            f"{said}: that standard deviation divides by n; for a sample it is n − 1, as in `pilot.std()`",
-        )
+        population, n = float(values.std(correction=0)), len(values)
+        for slip, because in (
+            (math.floor((std / tolerance) ** 2), "rounded down, the error is above the tolerance"),
+            (math.ceil(std / tolerance), "the error falls with the *square root* of n, so square it"),
+            (math.ceil((std / tolerance) ** 2 / n), "the pilot's own size plays no part, only its standard deviation"),
+            (math.ceil(float(values.var()) / tolerance), "square the tolerance as well"),
+            (
+                math.ceil((population / tolerance) ** 2),
+                "that standard deviation divides by n, and a sample's by n − 1: `pilot.std()`",
+            ),
+        ):
+            require(got not in (slip, max(1, slip)), f"{said}: {because}")
         require(got < truth, f"{said}, which is more than needed: {truth} draws suffice")
         require(False, f"{said}, and then the standard error is {std / max(got, 1) ** 0.5:.3f}")
     same = require_number(answer(torch.tensor([0.2, 0.2, 0.2]), 0.1))
@@ -189,8 +183,7 @@ def _(answer):
         wrong = f"{missing[0]} is missing" if missing else f"{extra[0]} doesn't belong"
         L = (missing or extra)[0]
         require(
-            False,
-            f"{said}: {wrong}, since its window is layers {max(0, first(L))} to {min(n, first(L) + width) - 1}",
+            False, f"{said}: {wrong}, since its window is layers {max(0, first(L))} to {min(n, first(L) + width) - 1}"
         )
     return "So the windows of ten centred at layers 0 to 5 all restore layer 0."
 

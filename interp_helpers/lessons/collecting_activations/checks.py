@@ -1,8 +1,4 @@
-"""Exercises of notebook 05, collecting activations.
-
-The checks compute what is right on whatever model the learner runs, from what the notebook hands over, so they hold for
-any of them.
-"""
+"""Exercises of notebook 05, collecting activations."""
 
 from __future__ import annotations
 
@@ -187,22 +183,13 @@ def _(answer, lm, streams: Tensor):
             f"at layer {layer} the lens has {lm.top_of(lm.unembed(one)[0], 1)[0][0]!r} on top and you see another token: the final "
             "norm comes before the unembedding, and `lm.unembed` does both",
         )
-    relapse = torch.stack([no, yes, no, yes, yes])
-    got = ask(relapse)
-    require(
-        got is not None,
-        "on a small stack whose last three layers are miss, hit, hit you returned None: is there a `return`?",
-    )
-    require(
-        got != 1,
-        "on a small stack of hits and misses (miss, hit, miss, hit, hit) you found layer 1, where the answer is on top for the "
-        "first time; it is lost again at layer 2",
-    )
-    require(got != 4, "on a small stack (miss, hit, miss, hit, hit) you found layer 4; layer 3 has the answer already")
-    require(
-        got != 2, "on a small stack (miss, hit, miss, hit, hit) you found layer 2, the last miss; the next one settles"
-    )
-    require(got == 3, f"on a small stack (miss, hit, miss, hit, hit) the lens settles at layer 3, and you found {got}")
+    got = ask(torch.stack([no, yes, no, yes, yes]))
+    said = "on a small stack of hits and misses (miss, hit, miss, hit, hit) you found"
+    require(got is not None, f"{said} None: is there a `return`?")
+    require(got != 1, f"{said} layer 1, where the answer is on top for the first time; it is lost again at layer 2")
+    require(got != 4, f"{said} layer 4; layer 3 has the answer already")
+    require(got != 2, f"{said} layer 2, the last miss; the next one settles")
+    require(got == 3, f"{said} {got}, and the lens settles at layer 3")
     got = ask(torch.stack([yes, yes]))
     require(got == 0, f"where the answer is on top at every layer the lens settles at layer 0, and you found {got}")
     got = ask(torch.stack([no, yes, no]))
@@ -372,9 +359,7 @@ def _(answer, lm, prompts, places, true, metric, directions):
     got, wanted = require_number(answer(layer, axis)), gap(project_out(site, axis)) / whole
     require(near(got, wanted), "with another direction the share doesn't fit: does your edit use `direction`?")
     other = layers[0] if layer != layers[0] else layers[-1]
-    got, wanted = (
-        require_number(answer(other, direction)),
-        gap(project_out(Site("block_output", other, places), direction)) / whole,
-    )
+    got = require_number(answer(other, direction))
+    wanted = gap(project_out(Site("block_output", other, places), direction)) / whole
     require(near(got, wanted), f"it fits at layer {layer} and not at layer {other}: does your site use `layer`?")
     return "The same two lines answer the question for any direction, found by a probe or not."

@@ -1,7 +1,4 @@
-"""Exercises of notebook 06, generation with interventions.
-
-The checks run the model that the notebook runs, or compute what is right from random numbers, so they hold for any model.
-"""
+"""Exercises of notebook 06, generation with interventions."""
 
 from __future__ import annotations
 
@@ -89,20 +86,23 @@ def _agree(one: list, other: list) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
 
 
-CAN_AND_ACTS = {"prompt": (True, False), "new": (False, True), "everywhere": (True, True)}
-_WHERE_WHY = {
-    ("prompt", 0): "the first new token is decided where the prompt's last token is read, and that token is steered",
-    (
-        "prompt",
-        1,
-    ): "the third new token's own activations are left alone; the steered prompt reaches it through the cache only",
-    (
-        "new",
-        0,
-    ): "the first new token is decided before any new token has been read: at the prompt's last token, which isn't steered",
-    ("new", 1): "the third new token is a new token: when it is read, it is steered",
-    ("everywhere", 0): "everywhere is in the prompt, too",
-    ("everywhere", 1): "everywhere is at new tokens, too",
+# Of each setting: is the first new token under its influence, and is the third, when it is read; and why.
+WHERE = {
+    "prompt": (
+        (True, "the first new token is decided where the prompt's last token is read, and that token is steered"),
+        (
+            False,
+            "the third new token's own activations are left alone; the steered prompt reaches it through the cache only",
+        ),
+    ),
+    "new": (
+        (
+            False,
+            "the first new token is decided before any new token has been read: at the prompt's last token, which isn't steered",
+        ),
+        (True, "the third new token is a new token: when it is read, it is steered"),
+    ),
+    "everywhere": ((True, "everywhere is in the prompt, too"), (True, "everywhere is at new tokens, too")),
 }
 
 
@@ -120,16 +120,16 @@ _WHERE_WHY = {
 )
 def _(answer):
     require(isinstance(answer, dict), f"a dictionary was expected, setting → (…, …), and you gave {short(answer)}")
-    for name, right in CAN_AND_ACTS.items():
+    for name, wanted in WHERE.items():
         require(name in answer, f"the setting {name!r} is missing from your dictionary")
         given = require_attempted(answer[name], f"the entry of {name!r}")
         require(
             isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(one, bool) for one in given),
             f"the entry of {name!r} is two answers, (True or False, True or False), and you gave {short(given)}",
         )
-        for i, what in enumerate(("the first new token", "the third's own activations")):
-            if given[i] != right[i]:
-                raise NotYet(f"{name!r} and {what}: {_WHERE_WHY[name, i]}")
+        whats = ("the first new token", "the third's own activations")
+        for what, one, (right, why) in zip(whats, given, wanted, strict=True):
+            require(one == right, f"{name!r} and {what}: {why}")
     return "So a vector that acts on new tokens only starts late, and one that acts on the prompt only lives on in the cache."
 
 
@@ -161,13 +161,12 @@ def _(answer):
     ]
     for rows, budget, wanted in cases:
         given = [dict(row) for row in rows]
-        got = require_attempted(answer(given, budget))
+        got = require_returned(answer(given, budget))
         require(given == rows, "your function changed the table that it was given")
-        if isinstance(got, dict) and got.get("strength") == wanted:
-            raise NotYet("that is the whole row; return its strength")
         if got == wanted:
             continue
-        require(got is not None, "your function returned None: is there a `return`?")
+        whole = isinstance(got, dict) and got.get("strength") == wanted
+        require(not whole, "that is the whole row; return its strength")
         require(
             got in [row["strength"] for row in rows],
             f"{short(got)} is none of the strengths in the table; return one row's strength",

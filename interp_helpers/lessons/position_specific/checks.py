@@ -1,8 +1,4 @@
-"""Exercises of notebook 04, position-specific intervention: places, and heads.
-
-The checks compute what is right on whatever model and prompts the notebook hands over, or on small tables made for
-the purpose, whose right answer doesn't depend on a model.
-"""
+"""Exercises of notebook 04, position-specific intervention: places, and heads."""
 
 from __future__ import annotations
 
@@ -36,16 +32,14 @@ def _(answer, lm, prompts, subjects):
     lasts = [span[-1] for span in spans]
     where = answer.positions
     require(where is not None, "`positions=None` names every token, and one in each row was asked for")
-    flat = isinstance(where, tuple) and bool(where) and all(isinstance(position, int) for position in where)
-    require(
-        not flat,
-        f"{list(where) if flat else where} is one flat sequence, which names the same {len(where) if flat else 0} positions in "
-        "*every* row: give each row a sequence of its own",
-    )
-    require(
-        not isinstance(where, tuple) or len(where) == len(prompts),
-        f"you named places for {len(where) if isinstance(where, tuple) else 0} rows, and there are {len(prompts)} prompts",
-    )
+    if isinstance(where, tuple):
+        require(
+            not where or not all(isinstance(position, int) for position in where),
+            f"{list(where)} is one flat sequence, which names the same {len(where)} positions in *every* row: give each row a "
+            "sequence of its own",
+        )
+        named = f"you named places for {len(where)} rows"
+        require(len(where) == len(prompts), f"{named}, and there are {len(prompts)} prompts")
     layout = Layout(lm.tokens(prompts).attention_mask)
     spots = layout.spots(where)
     found: list[list[int]] = [[] for _ in prompts]
@@ -58,8 +52,7 @@ def _(answer, lm, prompts, subjects):
         "these are the tokens just after the subjects: a range's `stop` is one past its end",
     )
     require(
-        found != list(map(list, spans)),
-        "that is the whole subject in each row, and only its last token was asked for",
+        found != list(map(list, spans)), "that is the whole subject in each row, and only its last token was asked for"
     )
     require(
         found != [[span[0]] for span in spans],
@@ -363,8 +356,7 @@ def _(answer, lm, prompt, direction, metric):
             "these are the heads' writes, one vector each; take the dot product with `direction`",
         )
         require(
-            got.numel() != 1,
-            "one number came back, which is the whole layer's effect: one for each head was asked for",
+            got.numel() != 1, "one number came back, which is the whole layer's effect: one for each head was asked for"
         )
         require(
             tuple(got.shape) == (lm.n_heads,),

@@ -1,8 +1,4 @@
-"""Exercises of the steering workshop.
-
-What a participant writes is checked for what would spoil the vector, whatever it is about; the rest is computed from the
-participant's own runs or from the results that come with the package.
-"""
+"""Exercises of the steering workshop."""
 
 from __future__ import annotations
 

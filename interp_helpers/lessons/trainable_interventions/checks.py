@@ -1,7 +1,4 @@
-"""Exercises of notebook 03, trainable interventions.
-
-The checks compute what is right from random vectors and from what the notebook hands over, so they hold for any model.
-"""
+"""Exercises of notebook 03, trainable interventions."""
 
 from __future__ import annotations
 
@@ -85,19 +82,19 @@ def _(answer):
     )
 
 
-CONTROLS = {
-    "any eight": "random subspace",
-    "by heart": "held-out names",
-    "isn't at this site": "whole component",
-    "two averages": "class means",
-    "turns every answer": "same-pronoun pairs",
-}
-_WHY = {
-    "any eight": "to know what exchanging does by itself, exchange the same number of dimensions, chosen by nobody",
-    "by heart": "what was learnt by heart fails on what was never seen",
-    "isn't at this site": "what the whole component cannot do, a part of it should not",
-    "two averages": "one row of the table needs no training: the direction between two means",
-    "turns every answer": "if the source asks for the very answer that the base gives anyway, it must *stay*",
+# A doubt, by a piece of its sentence: the control that settles it, and why.
+DOUBTS = {
+    "any eight": (
+        "random subspace",
+        "to know what exchanging does by itself, exchange the same number of dimensions, chosen by nobody",
+    ),
+    "by heart": ("held-out names", "what was learnt by heart fails on what was never seen"),
+    "isn't at this site": ("whole component", "what the whole component cannot do, a part of it should not"),
+    "two averages": ("class means", "one row of the table needs no training: the direction between two means"),
+    "turns every answer": (
+        "same-pronoun pairs",
+        "if the source asks for the very answer that the base gives anyway, it must *stay*",
+    ),
 }
 
 
@@ -116,21 +113,18 @@ _WHY = {
 def _(answer):
     require(isinstance(answer, dict), f"a dictionary was expected, doubt → control, and you gave {short(answer)}")
     given: dict[str, str] = {}
+    controls = [control for control, _ in DOUBTS.values()]
     for doubt, control in answer.items():
-        name = next((start for start in CONTROLS if start in str(doubt)), None)
+        name = next((start for start in DOUBTS if start in str(doubt)), None)
         require(name is not None, f"{short(doubt)} is none of the doubts: leave the keys of the dictionary as they are")
-        require(
-            control in CONTROLS.values(),
-            f"{short(control)} is none of the names in `CONTROLS`: {', '.join(CONTROLS.values())}",
-        )
+        require(control in controls, f"{short(control)} is none of the names in `CONTROLS`: {', '.join(controls)}")
         given[name] = control
-    missing = [name for name in CONTROLS if name not in given]
+    missing = [name for name in DOUBTS if name not in given]
     require(not missing, f"{len(missing)} of the five doubts are missing from your dictionary")
     twice = sorted({control for control in given.values() if list(given.values()).count(control) > 1})
-    wrong = [name for name, control in CONTROLS.items() if given[name] != control]
-    if wrong:
-        more = f" ({twice[0]!r} stands there twice; each is used once.)" if twice else ""
-        raise NotYet(f"the doubt “… {wrong[0]} …” isn't settled by {given[wrong[0]]!r}: {_WHY[wrong[0]]}.{more}")
+    more = f" ({twice[0]!r} stands there twice; each is used once.)" if twice else ""
+    for name, (control, why) in DOUBTS.items():
+        require(given[name] == control, f"the doubt “… {name} …” isn't settled by {given[name]!r}: {why}.{more}")
     return "The cell below tries the last of these. No single one of them is enough: a result is as good as its weakest control."
 
 
