@@ -44,7 +44,7 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str 
     >>> html_table(["layer", "share"], [["23", "87 %"]], "of one pair")
     '<table style="color:inherit"><caption ...>of one pair</caption>...<td ...>87 %</td></tr></table>'
     """
-    look = 'style="text-align:left;padding:.15em 2em .15em 0;color:inherit;background:transparent"'
+    look = 'style="text-align:left;padding:.15em 1.3em .15em 0;color:inherit;background:transparent"'
     said = f'<caption style="caption-side:top;text-align:left;color:inherit">{caption}</caption>' if caption else ""
     lines = [[f'<th scope="col" {look}>{cell}</th>' for cell in head]]
     lines += [[f"<td {look}>{cell}</td>" for cell in row] for row in rows]

@@ -220,7 +220,7 @@ def heat_table(
             )
         body += "</tr>"
     below = "".join(
-        f'<td style="font-size:.75em;text-align:center;padding:.2em 0;white-space:pre">{x}</td>' for x in foot
+        f'<td style="font-size:.85em;text-align:center;padding:.2em 0;white-space:pre">{x}</td>' for x in foot
     )
     picture = "" if any(inner for _, cells in rows for *_, inner in cells) else ' role="img"'
     said = html.escape(caption)
