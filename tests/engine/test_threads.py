@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SAY = "import os; print(os.environ.get('OMP_WAIT_POLICY'), torch.get_num_threads())"
 
 
@@ -25,3 +28,14 @@ def test_threads_wait_asleep_unless_the_user_or_torch_was_first(given, first, po
     command = [sys.executable, "-c", f"{first}; {SAY}"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
     assert said == [policy, "2"]  # and the number of threads is the user's
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_import_the_helper_before_torch(path):
+    code = [
+        "".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"
+    ]
+    lines = "\n".join(code).splitlines()
+    first = {name: next((i for i, line in enumerate(lines) if f"import {name}" in line or f"from {name}" in line), None)
+             for name in ("interp_helpers", "torch")}  # fmt: skip
+    assert first["torch"] is None or first["interp_helpers"] < first["torch"]
