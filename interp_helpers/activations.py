@@ -37,25 +37,21 @@ class Activations:
 
     @property
     def logits(self) -> Tensor:
-        return self._logits() if self._rows is None else self._logits()[self._rows]
+        return self._chosen(self._logits())
 
     @property
     def next_token_logits(self) -> Tensor:
         """The logits (batch, vocab) at each row's last real token."""
-        return self._next_token_logits if self._rows is None else self._next_token_logits[self._rows]
+        return self._chosen(self._next_token_logits)
 
     def __getitem__(self, key: Site | tuple[str, int]) -> Tensor:
         if isinstance(key, str):
-            raise KeyError(
-                _Sentence(f"Of which layer? acts[{key!r}, 8] is one, acts.stack({key!r}) all that were recorded.")
-            )
+            raise KeyError(_Sentence(f"Of which layer? acts[{key!r}, 8] is one, acts.stack({key!r}) has them all."))
         site = key if isinstance(key, Site) else Site(*key)
-        if site.component == "attention_weight":
-            return self._whole(site)
-        spots = self.layout.spots(site.positions)
         if site.positions is None:  # padding and all, so that the shape is the batch's
-            whole = self._whole(site)
+            whole = self._chosen(self._run(site))
             return whole if site.heads is None else whole[:, :, site.head_list]
+        spots = self.layout.spots(site.positions)
         if spots.each is None:
             raise ValueError(
                 f"{site} names a different number of tokens in each row ({spots.counts}), which no single tensor holds: "
@@ -89,9 +85,9 @@ class Activations:
         chosen = torch.tensor(rows) if self._rows is None else self._rows[rows]
         return Activations(self._values, self._logits, self._next_token_logits, self.layout.take(rows), chosen)
 
-    def _whole(self, site: Site) -> Tensor:
-        # The very tensor that the run went on with, so that gradients with respect to it exist.
-        return self._run(site) if self._rows is None else self._run(site)[self._rows]
+    def _chosen(self, tensor: Tensor) -> Tensor:
+        # Where all rows are, it is the very tensor that the run went on with, so that gradients with respect to it exist.
+        return tensor if self._rows is None else tensor[self._rows]
 
     def _run(self, site: Site) -> Tensor:
         if (site.component, site.layer) not in self._values:
@@ -108,11 +104,8 @@ class Activations:
 
 def _ranges(layers: list[int]) -> str:
     layers = sorted(layers)
-    return (
-        f"{layers[0]} to {layers[-1]}"
-        if layers == list(range(layers[0], layers[-1] + 1)) and layers[1:]
-        else str(layers)
-    )
+    in_a_row = layers[1:] and layers == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if in_a_row else str(layers)
 
 
 class _Sentence(str):

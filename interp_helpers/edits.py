@@ -174,9 +174,7 @@ def apply(site: Site, function: Callable[[Tensor], Tensor]) -> Edit:
         new = function(h)
         if not isinstance(new, Tensor) or new.shape != h.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-            raise ValueError(
-                f"The function applied at {site} got a tensor {tuple(h.shape)} and returned {got}: keep the shape."
-            )
+            raise ValueError(f"apply at {site} got a tensor {tuple(h.shape)} and returned {got}: keep the shape.")
         return new
 
     return _edit("apply", site, checked)
@@ -197,14 +195,13 @@ def require_basis(subspace) -> Tensor:
         raise ValueError(
             f"A subspace is a tensor (d, rank) or an object with a method swap, and {type(subspace).__name__} was given."
         )
+    shape = tuple(subspace.shape)
     if subspace.ndim == 2 and not subspace.numel():
-        raise ValueError(
-            f"The subspace, a tensor of shape {tuple(subspace.shape)}, has no direction: give one at least."
-        )
+        raise ValueError(f"The subspace, a tensor of shape {shape}, has no direction: give one at least.")
     precise, tolerance = subspace.detach().float(), 1e-4 if subspace.dtype == torch.float32 else 2e-2
-    if subspace.ndim != 2 or (precise.mT @ precise - torch.eye(subspace.shape[1]).to(precise)).abs().max() > tolerance:
+    if subspace.ndim != 2 or (precise.mT @ precise - torch.eye(shape[1]).to(precise)).abs().max() > tolerance:
         raise ValueError(
-            f"The subspace, a tensor of shape {tuple(subspace.shape)}, is not (d, rank) with orthonormal columns: "
+            f"The subspace, a tensor of shape {shape}, is not (d, rank) with orthonormal columns: "
             "make it so with torch.linalg.qr(subspace).Q."
         )
     return subspace
@@ -218,9 +215,7 @@ def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activation
     formula needs, where it needs one."""
     for value in values:
         if not isinstance(value, Tensor | Activations):
-            raise ValueError(
-                f"{name} takes a tensor or the Activations of another run, and got {type(value).__name__}."
-            )
+            raise ValueError(f"{name} takes a tensor or the Activations of another run, not {type(value).__name__}.")
 
     def prepare(shape: tuple[int, ...], spots: Spots) -> Callable[[Tensor], Tensor]:
         if width not in (None, shape[-1]):
@@ -274,17 +269,11 @@ def _from_run(acts: Activations, name: str, site: Site, shape: tuple[int, ...], 
         )
     taken = acts.at(site, theirs)
     if taken.shape[1:] != shape:
-        raise ValueError(
-            f"{name} at {site}: the source's activations are {tuple(taken.shape[1:])} and the model's {shape}."
-        )
+        raise ValueError(f"{name} at {site}: the source has {tuple(taken.shape[1:])} there, the model {shape}.")
     return taken
 
 
 def _unit(direction: Tensor) -> Tensor:
-    if (
-        not isinstance(direction, Tensor)
-        or not direction.ndim
-        or not (length := direction.norm(dim=-1, keepdim=True)).all()
-    ):
+    if not isinstance(direction, Tensor) or not direction.ndim or not direction.norm(dim=-1).all():
         raise ValueError("A direction is a tensor whose last axis is d, not zero.")
-    return direction / length
+    return direction / direction.norm(dim=-1, keepdim=True)

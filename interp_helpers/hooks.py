@@ -25,6 +25,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from .activations import Activations
 from .models import Layout, Place, Spots, eager_attention
@@ -71,8 +72,7 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
             values[key] = seen if grad else seen.detach().clone()
             if pattern or not grad:
                 return None
-            if not seen.requires_grad:  # a model whose weights are frozen
-                seen.requires_grad_()
+            seen.requires_grad_()  # also where a model's weights are frozen
             result = tensor.clone()  # gradients reach what was kept if what goes on is made of it
             place.view(layout.batched(result)).copy_(seen)
             return result
@@ -177,7 +177,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
     with ExitStack() as stack:
         places = [edit.site.place(lm) for edit in edits]
         parameters = list(inspect.signature(lm.model.forward).parameters)
-        stack.enter_context(removing(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True)))
+        stack.enter_context(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             stack.enter_context(hooked_at(place, change(i, edit, place)))
         lm.running.interventions += 1
@@ -197,9 +197,9 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 # The plumbing, which a reader may skip
 
 
-@contextmanager
-def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Show `look` each tensor that passes a place; what it returns, unless None, goes on in the tensor's stead."""
+def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Show `look` each tensor that passes a place; what it returns, unless None, goes on in the tensor's stead. The handle is
+    a context manager, which removes the hook on leaving."""
 
     def on_input(module, args, kwargs):
         if args:
@@ -216,16 +216,5 @@ def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Iterator
         return None if new is None else (new, *output[1:])
 
     if place.side == "input":
-        handle = place.module.register_forward_pre_hook(on_input, with_kwargs=True)
-    else:
-        handle = place.module.register_forward_hook(on_output)
-    with removing(handle):
-        yield
-
-
-@contextmanager
-def removing(handle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
+        return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
+    return place.module.register_forward_hook(on_output)

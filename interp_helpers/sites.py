@@ -62,9 +62,8 @@ class Site:
                 raise ValueError(f"heads={heads!r} names a head twice: each is edited once.")
 
     def __repr__(self) -> str:
-        named = [
-            f"{name}={getattr(self, name)!r}" for name in ("positions", "heads") if getattr(self, name) is not None
-        ]
+        options = {"positions": self.positions, "heads": self.heads}
+        named = [f"{name}={value!r}" for name, value in options.items() if value is not None]
         return f"Site({', '.join([repr(self.component), repr(self.layer), *named])})"
 
     def __hash__(self) -> int:  # a slice has no hash of its own before Python 3.12

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from ..edits import editable, replace, require_basis, swapped
 from ..engine import Run, can_resume, frozen
-from ..hooks import hooked_at, intervene, removing
+from ..hooks import hooked_at, intervene
 from ..models import LanguageModel, Layout, Place, one_a_row, take
 from ..sites import Site
 from .counterfactuals import Counterfactual, key
@@ -273,7 +273,7 @@ def _in_module(module: nn.Module, name: str, pairs: list[Counterfactual], device
     def look(module, args, output) -> None:
         kept.append(output.clone() if isinstance(output, Tensor) else None)  # what follows may write to it
 
-    with removing(site.register_forward_hook(look)):
+    with site.register_forward_hook(look):
         module(inputs)
     if len(kept) != 1:
         raise ValueError(
@@ -286,7 +286,7 @@ def _in_module(module: nn.Module, name: str, pairs: list[Counterfactual], device
         def put(module, args, output) -> Tensor:
             return values[:, 0].to(output, copy=True)
 
-        with removing(site.register_forward_hook(put)):
+        with site.register_forward_hook(put):
             return module(inputs[rows])
 
     return kept[0][:, None], *torch.arange(len(inputs)).view(2, -1), finish

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..edits import replace
-from ..hooks import Edit, hooked_at, intervene, record, removing
+from ..hooks import Edit, hooked_at, intervene, record
 from ..models import Layout
 from ..sites import Site
 
@@ -62,7 +62,7 @@ class Run:
             if edits:
                 stack.enter_context(intervene(lm, *edits))
             for block in lm.anatomy.blocks:
-                stack.enter_context(removing(block.register_forward_pre_hook(entering, with_kwargs=True)))
+                stack.enter_context(block.register_forward_pre_hook(entering, with_kwargs=True))
             stack.enter_context(hooked_at(lm.anatomy.place("block_output", lm.n_layers - 1), self.streams.append))
             lm.model(tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
         self._keys = [layer.keys if i >= since else None for i, layer in enumerate(cache.layers)]

@@ -1,13 +1,12 @@
 """Having a model: the wrapper, its parts, positions to rows and columns, and where models come from."""
 
-from .anatomy import COMPONENTS, FAMILIES, PER_HEAD, Anatomy, Family, Place, eager_attention
-from .language_model import LanguageModel, Prompts
+from .anatomy import COMPONENTS, FAMILIES, PER_HEAD, Family, Place, eager_attention
+from .language_model import LanguageModel
 from .load import OFFLINE, load_model
 from .offline import cache_folder
 from .tokens import Layout, Spots, as_int, as_ints, as_positions, one_a_row, take
 
 __all__ = [
-    "Anatomy",
     "COMPONENTS",
     "FAMILIES",
     "Family",
@@ -16,7 +15,6 @@ __all__ = [
     "OFFLINE",
     "PER_HEAD",
     "Place",
-    "Prompts",
     "Spots",
     "as_int",
     "as_ints",

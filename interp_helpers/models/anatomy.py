@@ -71,20 +71,22 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-COMPONENTS = (
-    "block_input",
-    "block_output",
-    "attention_input",
-    "attention_output",
-    "attention_value_output",
-    "query_output",
-    "key_output",
-    "value_output",
-    "attention_weight",
-    "mlp_input",
-    "mlp_activation",
-    "mlp_output",
-)
+# Component -> the part of a block that it enters or leaves, under its name in `Family`.
+WHERE = {
+    "block_input": ("block", "input"),
+    "block_output": ("block", "output"),
+    "attention_input": ("attention", "input"),
+    "attention_output": ("attention_projection", "output"),
+    "attention_value_output": ("attention_projection", "input"),
+    "query_output": ("query_key_value", "output"),
+    "key_output": ("query_key_value", "output"),
+    "value_output": ("query_key_value", "output"),
+    "attention_weight": ("attention", "pattern"),
+    "mlp_input": ("mlp", "input"),
+    "mlp_activation": ("mlp_projection", "input"),
+    "mlp_output": ("mlp_projection", "output"),
+}
+COMPONENTS = tuple(WHERE)
 PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_output")
 
 
@@ -115,8 +117,7 @@ class Anatomy:
     """
 
     def __init__(self, model: nn.Module):
-        config = model.config
-        kind = config.model_type
+        config, kind = model.config, model.config.model_type
         if kind not in FAMILIES:
             raise ValueError(
                 f"Models of type {kind!r} are not known yet (known: {', '.join(sorted(FAMILIES))}). To add it, name its "
@@ -139,8 +140,7 @@ class Anatomy:
                 f"This model says it is of type {kind!r}, but its parts are not where that family keeps them: {error}. "
                 f"Correct interp_helpers.models.FAMILIES[{kind!r}] with the paths that print(model) shows."
             ) from error
-        self.embedding = model.get_input_embeddings()
-        self.unembedding = model.get_output_embeddings()
+        self.embedding, self.unembedding = model.get_input_embeddings(), model.get_output_embeddings()
         self.softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         scale, divisor = (getattr(config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
         self.logit_scale = scale / divisor  # Cohere; Granite
@@ -156,65 +156,44 @@ class Anatomy:
 
     def place(self, component: str, layer: int) -> Place:
         """The place of a component in block `layer` (counted from 0)."""
-        block, family = self.blocks[layer], self.family
+        block, (part, side) = self.blocks[layer], WHERE[component]
+        path = getattr(self.family, part, "")  # "" is the block itself
+        if part == "query_key_value":
+            which = ("query_output", "key_output", "value_output").index(component)
+            if isinstance(path, str):
+                return self._fused(block.get_submodule(path), which)
+            path = path[which]
+        module = block.get_submodule(path)
+        if component in PER_HEAD:
+            heads = self.n_key_value_heads if component in ("key_output", "value_output") else self.n_heads
+            shape = (heads, self.d_head)
+            return Place(module, side, shape, lambda tensor: tensor.unflatten(-1, shape))
+        width = self.d_model
+        if component == "mlp_activation":  # GPT-2's projections have no `in_features`, and weights (in, out)
+            width = getattr(module, "in_features", None) or len(module.weight)
+        return Place(module, side, (width,), lambda tensor: tensor)
 
-        def whole(path: str, side: str, width: int = self.d_model) -> Place:
-            return Place(block.get_submodule(path), side, (width,), lambda tensor: tensor)
-
-        match component:
-            case "block_input" | "block_output":
-                return whole("", component.removeprefix("block_"))
-            case "attention_input":
-                return whole(family.attention, "input")
-            case "attention_output":
-                return whole(family.attention_projection, "output")
-            case "attention_weight":
-                return whole(family.attention, "pattern", width=0)
-            case "mlp_input":
-                return whole(family.mlp, "input")
-            case "mlp_activation":
-                return whole(family.mlp_projection, "input", _inputs_of(block.get_submodule(family.mlp_projection)))
-            case "mlp_output":
-                return whole(family.mlp_projection, "output")
-        return self._per_head(component, block)
-
-    def _per_head(self, component: str, block: nn.Module) -> Place:
-        heads = self.n_key_value_heads if component in ("key_output", "value_output") else self.n_heads
-        shape, paths = (heads, self.d_head), self.family.query_key_value
-
-        def split(path: str, side: str) -> Place:
-            return Place(block.get_submodule(path), side, shape, lambda tensor: tensor.unflatten(-1, shape))
-
-        if component == "attention_value_output":
-            return split(self.family.attention_projection, "input")
-        which = ("query_output", "key_output", "value_output").index(component)
-        if not isinstance(paths, str):
-            return split(paths[which], "output")
-        fused = block.get_submodule(paths)
+    def _fused(self, module: nn.Module, which: int) -> Place:
+        """Queries (0), keys (1) or values (2) of a projection that computes all three."""
+        heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
+        shape = (heads[which], self.d_head)
         if self.family.interleaved:
-            per_head = (heads, 3, self.d_head)
-            return Place(fused, "output", shape, lambda tensor: tensor.unflatten(-1, per_head)[..., which, :])
+            per_head = (heads[which], 3, self.d_head)
+            return Place(module, "output", shape, lambda tensor: tensor.unflatten(-1, per_head)[..., which, :])
         # Not `torch.split`, whose pieces autograd forbids to write to.
-        start = self.d_head * (0, self.n_heads, self.n_heads + self.n_key_value_heads)[which]
-        width = self.d_head * heads
-        return Place(fused, "output", shape, lambda tensor: tensor.narrow(-1, start, width).unflatten(-1, shape))
-
-
-def _inputs_of(projection: nn.Module) -> int:
-    # GPT-2 keeps its weights transposed, in a Conv1D that has no `in_features`.
-    return getattr(projection, "in_features", None) or projection.weight.shape[0]
+        start, width = self.d_head * sum(heads[:which]), self.d_head * heads[which]
+        return Place(module, "output", shape, lambda tensor: tensor.narrow(-1, start, width).unflatten(-1, shape))
 
 
 @contextmanager
 def eager_attention(model: nn.Module, anatomy: Anatomy) -> Iterator[None]:
     """While the block lasts, attention modules return their pattern, which the fused kernels never form."""
-    before = model.config._attn_implementation
 
     def ask(module, args, kwargs):
         return args, kwargs | {"output_attentions": True}
 
     with ExitStack() as stack:
-        stack.callback(model.set_attn_implementation, before)
+        stack.callback(model.set_attn_implementation, model.config._attn_implementation)
         model.set_attn_implementation("eager")
         # Some models of transformers 4 drop the pattern unless asked. (Asking by way of the configuration would leave
         # hooks of transformers 5 in the model.)

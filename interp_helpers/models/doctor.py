@@ -42,7 +42,7 @@ def _report(problems: list[str]) -> Iterator[tuple[str, str]]:
     """Lines (label, text), one by one as they are found out; what must be put right is added to `problems`."""
     yield "Python", f"{platform.python_version()} ({sys.executable})"
     for package in SHOWN:
-        yield package, _version(package) or "not installed"
+        yield package, version(package) or "not installed"
     problems += _unmet_requirements()
 
     yield "device", f"{load.best_device()} ({os.cpu_count()} CPU cores)"
@@ -61,7 +61,7 @@ def _report(problems: list[str]) -> Iterator[tuple[str, str]]:
         problems.append(str(error) or repr(error))
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -78,11 +78,12 @@ def _unmet_requirements() -> list[str]:
     for requirement in requirements:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        found = _version(requirement.name)
+        found = version(requirement.name)
         if found is None or not requirement.specifier.contains(found, prereleases=True):
+            is_there = f"{found} is installed" if found else "is not installed"
+            needed = requirement.specifier or "any version"
             sentences.append(
-                f"{requirement.name} {found or 'is not installed'}{' is installed' if found else ''}, but "
-                f'{requirement.specifier or "any version"} is needed; run `pip install "{requirement}"`.'
+                f'{requirement.name} {is_there}, but {needed} is needed; run `pip install "{requirement}"`.'
             )
     return sentences
 
@@ -100,11 +101,8 @@ def _cached_models() -> list[str]:
         repos = huggingface_hub.scan_cache_dir(constants.HF_HUB_CACHE).repos
     except errors.CacheNotFound:
         return []
-    models = sorted((repo for repo in repos if repo.repo_type == "model"), key=lambda repo: repo.repo_id)
-    return [
-        f"{repo.repo_id} ({repo.size_on_disk_str}{'' if is_cached(repo.repo_id) else ', incomplete'})"
-        for repo in models
-    ]
+    models = sorted((repo.repo_id, repo.size_on_disk_str) for repo in repos if repo.repo_type == "model")
+    return [f"{name} ({size}{'' if is_cached(name) else ', incomplete'})" for name, size in models]
 
 
 def _hub() -> str:

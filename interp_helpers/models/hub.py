@@ -6,9 +6,9 @@ question with a time limit, and what comes back is a clause for a sentence that 
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -19,23 +19,17 @@ HUB_SECONDS = 5
 # A model that can be loaded has one of each row.
 NEEDED_FILES = {
     "configuration": ("config.json",),
-    "weights": (
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    ),
+    "weights": [f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")],
     # Checked because transformers 5 makes an empty tokenizer where it finds none.
     "tokenizer": ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
 }
 
 
-def is_cached(name: str, kwargs: dict | None = None) -> bool:
+def is_cached(name: str, **kwargs) -> bool:
     """Whether the Hugging Face cache holds configuration, weights and tokenizer of the model.
 
     `kwargs` are those of `from_pretrained`. Raises ValueError if the name can't be one on the Hub.
     """
-    kwargs = kwargs or {}
     which = {key: kwargs[key] for key in ("revision", "cache_dir") if key in kwargs}
 
     def has(file: str) -> bool:
@@ -50,14 +44,13 @@ def is_cached(name: str, kwargs: dict | None = None) -> bool:
         ) from None
 
 
-def hub_problem(name: str, kwargs: dict | None = None) -> str | None:
+def hub_problem(name: str, **kwargs) -> str | None:
     """Why the Hub can't deliver the model right now, as a clause; None if it can. Takes `HUB_SECONDS` at most.
 
     Raises ValueError if the Hub answers that there is no such model, PermissionError if it is gated.
     """
     if constants.HF_HUB_OFFLINE:
         return "the environment variable HF_HUB_OFFLINE is set"
-    kwargs = kwargs or {}
     place = {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
     url = huggingface_hub.hf_hub_url(name, "config.json", **place)
 
@@ -87,9 +80,7 @@ def hub_problem(name: str, kwargs: dict | None = None) -> str | None:
         ) from None
     except errors.HfHubHTTPError as error:
         return f"the Hugging Face Hub answered with HTTP status {error.response.status_code}"
-    except TimeoutError:
-        return f"no answer from the Hugging Face Hub within {HUB_SECONDS} s"
-    except Exception as error:  # requests' or httpx's, by the version of huggingface_hub: nothing got through
+    except Exception as error:  # ours, or requests' or httpx's, by the version of huggingface_hub: nothing got through
         if "timeout" in type(error).__name__.lower():
             return f"no answer from the Hugging Face Hub within {HUB_SECONDS} s"
         return f"no connection to the Hugging Face Hub at {constants.ENDPOINT}"
@@ -100,22 +91,16 @@ def hub_problem(name: str, kwargs: dict | None = None) -> str | None:
 
 def _within(seconds: float, function: Callable):
     """`function()`, or TimeoutError. A thread, because no timeout of an HTTP library covers the name look-up."""
-    outcome: queue.Queue = queue.Queue()
+    outcome: Future = Future()
 
     def run():
         try:
-            outcome.put((function(), None))
+            outcome.set_result(function())
         except Exception as error:
-            outcome.put((None, error))
+            outcome.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        value, error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
-    if error:
-        raise error
-    return value
+    return outcome.result(timeout=seconds)
 
 
 def is_connection_error(error: BaseException | None) -> bool:

@@ -23,17 +23,13 @@ Prompts = str | Sequence[str] | Tensor | Mapping
 
 @dataclass
 class RunningCall:
-    """What the tokens of a call don't tell about it. It is a `LanguageModel`'s only state, and empty between calls.
+    """What a running call's tokens don't tell about it: the only state that a `LanguageModel` has, empty between calls."""
 
-    Attributes:
-        interventions: how many `intervene` blocks are open.
-        prompt_width: under `lm.generate`, how many columns the prompts fill; what follows is new.
-        prompt_rows: under `lm.generate`, how many prompts there are, each of one row, or of a row a beam.
-    """
-
-    interventions: int = 0
-    prompt_width: int | None = None
-    prompt_rows: int | None = None
+    interventions: int = 0  # how many `intervene` blocks are open
+    prompt_width: int | None = None  # under `lm.generate`: how many columns the prompts fill, before the new tokens
+    prompt_rows: int | None = (
+        None  # under `lm.generate`: how many prompts there are, each of one row or of a row a beam
+    )
 
 
 class LanguageModel:
@@ -65,11 +61,11 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name or getattr(hf_model.config, "_name_or_path", "") or hf_model.config.model_type
         self.anatomy = Anatomy(hf_model)
-        self.n_layers = self.anatomy.n_layers
-        self.n_heads = self.anatomy.n_heads
-        self.d_model = self.anatomy.d_model
-        self.d_head = self.anatomy.d_head
+        self.n_layers, self.n_heads = self.anatomy.n_layers, self.anatomy.n_heads
+        self.d_model, self.d_head = self.anatomy.d_model, self.anatomy.d_head
         self.running = RunningCall()
+        fillers = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self._pad = next(token for token in fillers if token is not None)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.n_layers} blocks, {self.n_heads} heads, d_model {self.d_model})"
@@ -124,7 +120,7 @@ class LanguageModel:
     def top_of(self, logits: Tensor, k: int = 5) -> list[tuple[str, float]]:
         """The k likeliest tokens of logits (vocab,), such as those of a patched run: [(token, probability), …]."""
         values, ids = logits.float().softmax(-1).topk(k)
-        return [(self._text(i), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)]
+        return [(self._text([i]), p) for i, p in zip(ids.tolist(), values.tolist(), strict=True)]
 
     def generate(
         self, prompt: Prompts, max_new_tokens: int = 20, *, seed: int | None = None, **options
@@ -152,7 +148,7 @@ class LanguageModel:
         # New tokens grow on the right, so here the padding goes to the left.
         # It is made of a token that the row has anyway, so that no penalty on repeating falls on another one.
         ids = torch.tensor([row[:1] * (width - len(row)) + row for row in rows], device=self.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
+        mask = tokens.attention_mask.long().flip(1)
         self._require_room(width + max_new_tokens - 1)  # the last new token is not read
         devices, kind = [self.device] if self.device.type == "cuda" else [], "cuda"
         if torch.backends.mps.is_available():  # torch.manual_seed seeds it, wherever the model is
@@ -170,12 +166,8 @@ class LanguageModel:
                 )
         finally:
             self.running.prompt_width = self.running.prompt_rows = None
-        # Decoded after its prompt, so that a first word keeps its leading space.
-        options = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        texts = [
-            self.tokenizer.decode(row + new, **options)[len(self.tokenizer.decode(row, **options)) :]
-            for row, new in zip(rows, out[:, width:].tolist(), strict=True)
-        ]
+        continued = zip(rows, out[:, width:].tolist(), strict=True)
+        texts = [self._text(new, after=row, skip_special_tokens=True) for row, new in continued]
         return texts[0] if isinstance(prompt, str) else texts
 
     # -- words and places -----------------------------------------------------------------------------------------
@@ -192,17 +184,14 @@ class LanguageModel:
         if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "iu":
             prompts = torch.as_tensor(prompts.astype(np.int64))
         if isinstance(prompts, Tensor):
-            ids, mask = prompts, getattr(prompts, "attention_mask", None)
-            if ids.ndim == 1:
-                ids = ids[None]
+            ids = prompts[None] if prompts.ndim == 1 else prompts
+            shape, mask = tuple(ids.shape), getattr(prompts, "attention_mask", None)
             if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.dtype == torch.bool:
-                raise ValueError(
-                    f"Token ids have shape (batch, position), and {tuple(ids.shape)} of {ids.dtype} was given."
-                )
+                raise ValueError(f"Token ids have shape (batch, position), and {shape} of {ids.dtype} was given.")
             mask = self._unpadded(ids) if mask is None else mask
             if mask.shape != ids.shape or (mask.long().diff(dim=1) > 0).any() or not mask[:, 0].all():
                 raise ValueError(
-                    f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {tuple(ids.shape)}."
+                    f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {shape}."
                 )
         else:
             rows = self._rows(prompts)
@@ -231,7 +220,7 @@ class LanguageModel:
             raise ValueError(
                 f"str_tokens takes one prompt, and {len(tokens)} were given: [lm.str_tokens(prompt) for prompt in prompts]."
             )
-        return [self._text(i) for i in tokens[0].tolist()]
+        return [self._text([i]) for i in tokens[0].tolist()]
 
     def token_id(self, word: str | int) -> int:
         """The id of a word that is one token (mind the leading space: " Paris"); an id passes through.
@@ -249,14 +238,14 @@ class LanguageModel:
         # SentencePiece begins a text with a space of its own: read the word after another one, too.
         before, both = map(self._plain_ids, ("x", "x" + word))
         readings = [self._plain_ids(word)] + [both[len(before) :]] * (both[: len(before)] == before)
-        ids = next((ids for ids in readings if len(ids) == 1 and self._text(ids[0]) == word), readings[-1])
-        if len(ids) != 1 or self._text(ids[0]) != word:
-            spaced = f" Within a sentence the word usually starts with a space: {' ' + word!r}."
-            raise ValueError(
-                f"{word!r} is {len(ids)} tokens for {self.name}, {[self._text(i) for i in ids]}, and one token was expected: choose "
-                f"a word that is a single token, or name one of the pieces.{'' if word[:1].isspace() else spaced}"
-            )
-        return ids[0]
+        for ids in readings:
+            if len(ids) == 1 and self._text(ids) == word:
+                return ids[0]
+        spaced = f" Within a sentence the word usually starts with a space: {' ' + word!r}."
+        raise ValueError(
+            f"{word!r} is {len(ids)} tokens for {self.name}, {[self._text([i]) for i in ids]}, and one token was expected: choose "
+            f"a word that is a single token, or name one of the pieces.{'' if word[:1].isspace() else spaced}"
+        )
 
     def find(self, prompt: str, text: str, *, occurrence: int | None = None) -> range:
         """The positions of the tokens that spell `text` in `prompt`: find("The Eiffel Tower is", "Tower") → range(4, 5).
@@ -288,11 +277,6 @@ class LanguageModel:
 
     # -- details --------------------------------------------------------------------------------------------------
 
-    @property
-    def _pad(self) -> int:
-        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(token for token in known if token is not None)
-
     def _rows(self, prompts: Prompts) -> list[list[int]]:
         """Each prompt's token ids, from whatever form but a tensor."""
         if isinstance(prompts, Mapping):  # as a tokenizer returns it, padded on either side
@@ -304,22 +288,22 @@ class LanguageModel:
                     f"{list(map(len, ids))} were given."
                 )
             prompts = [list(compress(*row)) for row in zip(ids, mask, strict=True)]
-        elif isinstance(prompts, str) or not hasattr(prompts, "__iter__"):
-            prompts = [prompts]
-        rows = [self._ids(prompt) for prompt in prompts]
+        single = isinstance(prompts, str) or not hasattr(prompts, "__iter__")
+        rows = []
+        for prompt in [prompts] if single else prompts:
+            ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else as_ints(prompt)
+            if not hasattr(prompt, "__iter__") or not all(type(i) is int for i in ids):
+                raise ValueError(
+                    f"A prompt is a string or a sequence of token ids, and {type(prompt).__name__} was given: {prompt!r}."
+                )
+            if not ids:
+                raise ValueError(
+                    "A prompt is empty, so there is nothing to run the model on: give it at least one token."
+                )
+            rows.append(ids)
         if not rows:
             raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
         return rows
-
-    def _ids(self, prompt: str | Sequence[int]) -> list[int]:
-        ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else as_ints(prompt)
-        if not hasattr(prompt, "__iter__") or not all(type(i) is int for i in ids):
-            raise ValueError(
-                f"A prompt is a string or a sequence of token ids, and {type(prompt).__name__} was given: {prompt!r}."
-            )
-        if not ids:
-            raise ValueError("A prompt is empty, so there is nothing to run the model on: give it at least one token.")
-        return ids
 
     def _unpadded(self, ids: Tensor) -> Tensor:
         """The mask of ids that came without one: all are real, unless a row looks padded."""
@@ -343,13 +327,11 @@ class LanguageModel:
                 "let it write less."
             )
 
-    def _text(self, token: int) -> str:
-        # By itself, a SentencePiece token loses its leading space: decode it after another one.
-        first = self._plain_ids("x")[0]
-        whole, before = (
-            self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in ([first, token], [first])
-        )
-        return whole[len(before) :]
+    def _text(self, ids: list[int], after: list[int] | None = None, **options) -> str:
+        """What tokens spell. By itself, a SentencePiece token loses its leading space, so they are decoded after others."""
+        after = self._plain_ids("x")[:1] if after is None else after
+        options["clean_up_tokenization_spaces"] = False
+        return self.tokenizer.decode(after + ids, **options)[len(self.tokenizer.decode(after, **options)) :]
 
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

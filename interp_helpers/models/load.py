@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -58,17 +58,13 @@ def load_model(name: str | os.PathLike | None = None, *, device=None, fallback: 
     name = model_name(name)
     device = _device(device, kwargs)
     local_only = kwargs.pop("local_files_only", False)
-    if name == OFFLINE:
-        return _say(_load(str(offline.offline_folder()), OFFLINE_LABEL, device, kwargs))
-    if _is_path(name):
-        folder = _model_folder(name)
+    if name == OFFLINE or _is_path(name):
+        folder = offline.offline_folder() if name == OFFLINE else _model_folder(name)
         return _say(_load(str(folder), OFFLINE_LABEL if offline.is_copy(folder) else name, device, kwargs))
-    if is_cached(name, kwargs):
-        try:
+    with suppress(RuntimeError):  # incomplete after all: a shard is missing or broken, which the Hub can mend
+        if is_cached(name, **kwargs):
             return _say(_load(name, name, device, kwargs))
-        except RuntimeError:  # incomplete after all: a shard is missing or broken, which the Hub can mend
-            pass
-    problem = "local_files_only=True was asked for" if local_only else hub_problem(name, kwargs)
+    problem = "local_files_only=True was asked for" if local_only else hub_problem(name, **kwargs)
     if problem is None:
         try:
             return _say(_load(name, name, device, kwargs, download=True))
@@ -116,14 +112,11 @@ def _model_folder(name: str) -> Path:
         raise FileNotFoundError(
             f"The model folder {asked} {what}; name a folder that holds a model, or a name on the Hugging Face Hub."
         )
-    if offline.is_copy(folder):
-        wrong = offline.damage(folder)
-        if wrong:
-            raise FileNotFoundError(
-                f"The offline model in {asked} is damaged: {wrong}; delete the folder and make it again with `python -m "
-                "interp_helpers fetch-model --to DIR`."
-            )
-        return folder
+    if offline.is_copy(folder) and (wrong := offline.damage(folder)):
+        raise FileNotFoundError(
+            f"The offline model in {asked} is damaged: {wrong}; delete the folder and make it again with `python -m "
+            "interp_helpers fetch-model --to DIR`."
+        )
     for part, files in NEEDED_FILES.items():
         if not any((folder / file).is_file() for file in files):
             raise FileNotFoundError(
@@ -142,18 +135,15 @@ def _device(device, kwargs: dict) -> torch.device | None:
             )
         return None
     best = best_device()
-    if device is None:
-        return best
-    device = torch.device(device)
+    device = best if device is None else torch.device(device)
     if device.type in ("cuda", "mps") and device.type != best.type:
         raise ValueError(f'This machine has no "{device.type}" device; leave device out to get "{best.type}".')
     return device
 
 
 def _load(source: str, label: str, device, kwargs: dict, *, download: bool = False) -> LanguageModel:
-    options = dict(kwargs)
-    if not options.keys() & {"dtype", "torch_dtype", "quantization_config"}:
-        options["dtype"] = torch.float32
+    precision = {"dtype", "torch_dtype", "quantization_config"} & kwargs.keys()
+    options = kwargs if precision else kwargs | {"dtype": torch.float32}
     which = {key: kwargs[key] for key in WHICH_FILES if key in kwargs}
     try:
         with _quiet(download):

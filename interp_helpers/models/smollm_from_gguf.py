@@ -48,7 +48,8 @@ def hf_files(gguf_file: Path) -> dict[str, bytes]:
         weight = dequantize(tensor.data, tensor.tensor_type)
         if part in rotary:
             weight = halves_apart(weight, n_heads=rotary[part])
-        half[".".join(["model", *(["layers", block[1]] if block else []), NAMES[part], "weight"])] = weight.astype("f2")
+        place = f"model.layers.{block[1]}" if block else "model"
+        half[f"{place}.{NAMES[part]}.weight"] = weight.astype(np.float16)
     return {
         "model.safetensors": save(half, metadata={"format": "pt"}),
         "tokenizer.json": f"{hf_tokenizer(metadata).to_str(pretty=True)}\n".encode(),
@@ -95,12 +96,8 @@ def hf_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     tokens = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.decoder = decoders.ByteLevel()
     kinds = metadata["tokenizer.ggml.token_type"]
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL_TOKEN]

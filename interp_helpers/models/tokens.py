@@ -144,18 +144,17 @@ def as_positions(positions) -> int | tuple | slice | None:
     if positions is None or isinstance(positions, slice):
         return positions
     found = as_int(positions.tolist() if isinstance(positions, Tensor) else positions)
-    if hasattr(found, "__iter__") and not isinstance(found, str):
-        found = tuple(map(as_positions, found))
-    if type(found) is int or _are_ints(found) or (isinstance(found, tuple) and all(map(_are_ints, found))):
+    if type(found) is int:
         return found
+    if hasattr(found, "__iter__") and not isinstance(found, str):
+        entries = tuple(map(as_positions, found))
+        kinds = {type(entry) for entry in entries}
+        if kinds <= {int} or (kinds == {tuple} and not any(map(one_a_row, entries))):
+            return entries
     raise ValueError(
         f"positions={positions!r} was not understood: None, an int, a sequence of ints, a slice, or one sequence of ints "
         "for each row was expected."
     )
-
-
-def _are_ints(entries) -> bool:
-    return isinstance(entries, tuple) and all(type(entry) is int for entry in entries)
 
 
 def one_a_row(positions) -> bool:

@@ -449,13 +449,13 @@ def test_gradients_flow_from_one_run_into_another(lm):
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda: replace(SITE, None), "replace takes a tensor or the Activations of another run, and got NoneType"),
-        (lambda: replace(SITE, [1.0]), "replace takes a tensor or the Activations .* got list"),
-        (lambda: add(SITE, 3.0), "add takes a tensor or the Activations .* got float"),
-        (lambda: add(SITE, None), "add takes a tensor or the Activations .* got NoneType"),
-        (lambda: mean_ablate(SITE, None), "mean_ablate takes a tensor or the Activations .* got NoneType"),
-        (lambda: swap_subspace(SITE, None, Q), "swap_subspace takes a tensor or the Activations .* got NoneType"),
-        (lambda: swap_subspace(SITE, "x", Q), "swap_subspace takes a tensor .* got str"),
+        (lambda: replace(SITE, None), "replace takes a tensor or the Activations of another run, not NoneType"),
+        (lambda: replace(SITE, [1.0]), "replace takes a tensor or the Activations .* not list"),
+        (lambda: add(SITE, 3.0), "add takes a tensor or the Activations .* not float"),
+        (lambda: add(SITE, None), "add takes a tensor or the Activations .* not NoneType"),
+        (lambda: mean_ablate(SITE, None), "mean_ablate takes a tensor or the Activations .* not NoneType"),
+        (lambda: swap_subspace(SITE, None, Q), "swap_subspace takes a tensor or the Activations .* not NoneType"),
+        (lambda: swap_subspace(SITE, "x", Q), "swap_subspace takes a tensor .* not str"),
         (lambda: swap_subspace(SITE, V, [[1]]), r"A subspace is a tensor \(d, rank\) or an object with a method swap"),
         (lambda: swap_subspace(SITE, V, None), "NoneType was given"),
         (
@@ -549,7 +549,7 @@ LEAVES_NO_TRACE = [
     (
         lambda lm: replace(LAST, record(tiny("gpt2", hidden_size=16), BASE, "block_output")),
         ValueError,
-        r"the source's activations are \(16,\) and the model's \(32,\)",
+        r"the source has \(16,\) there, the model \(32,\)",
     ),
     (
         lambda lm: replace(Site("block_output", 1, positions=-4), record(lm, BASE, "block_output")),

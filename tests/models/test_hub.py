@@ -91,7 +91,7 @@ def test_neither_the_model_nor_the_offline_model(hub_at, monkeypatch, tmp_path):
 
 
 def test_a_download_that_breaks_off_falls_back(hub_at, offline_path, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(loading, "hub_problem", lambda name, kwargs: None)  # it answered a moment ago
+    monkeypatch.setattr(loading, "hub_problem", lambda name, **kwargs: None)  # it answered a moment ago
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # and now the library reaches nothing, without its retries
     assert load_model("tiny/gpt", cache_dir=tmp_path).name == OFFLINE
     assert "(the Hugging Face Hub answered, but the download broke off)" in capsys.readouterr().err

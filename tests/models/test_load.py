@@ -89,7 +89,7 @@ def test_a_model_that_is_cached_in_part_is_not_taken(hub_cache, hub_at, missing)
     for path in snapshot.iterdir():
         if path.name.startswith(missing) or (missing == "tokenizer" and path.name in ("vocab.json", "merges.txt")):
             path.unlink()
-    assert not hub.is_cached("tiny/gpt", {"cache_dir": hub_cache})
+    assert not hub.is_cached("tiny/gpt", cache_dir=hub_cache)
     with pytest.raises(ConnectionError, match="tiny/gpt is neither in the cache nor reachable"):
         load_model("tiny/gpt", fallback=False, cache_dir=hub_cache)
 

@@ -149,7 +149,7 @@ def test_doctor_for_real(offline_path):
     lines = {line[:16].strip(): line[16:] for line in run.stdout.splitlines()}
     assert lines["Python"].startswith(sys.version.split()[0])
     for package in ("torch", "transformers", "ipywidgets", "matplotlib", "jupyterlab"):
-        assert lines[package] == (doctor._version(package) or "not installed")
+        assert lines[package] == (doctor.version(package) or "not installed")
     assert "CPU cores" in lines["device"] and "GB" in lines["free disk"]
     assert lines["offline model"].startswith("ready (")
     assert "no connection to the Hugging Face Hub" in lines["Hub"] or "HF_HUB_OFFLINE" in lines["Hub"]
