@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 
 LESSONS = f"{__package__.rpartition('.')[0]}.lessons"
-_items: dict[str, dict[str, object]] = {"exercise": {}, "quiz": {}}
+ITEMS: dict[str, dict[str, object]] = {"exercise": {}, "quiz": {}}
 _loaded: set[str] = set()
 _broken: dict[str, Exception] = {}
 
@@ -24,16 +24,16 @@ def register(kind: str, id: str, item) -> None:
     """Keep `item` under its id."""
     if id.count(".") != 1 or not all(id.split(".")):
         raise ValueError(f"an id is '<notebook>.<slug>', such as 'patching.last-layer'; got {id!r}")
-    _items[kind][id] = item
+    ITEMS[kind][id] = item
 
 
 def find(kind: str, id: str):
     """The exercise or quiz with that id, reading the lessons if nobody has registered it yet."""
-    if id not in _items[kind]:
+    if id not in ITEMS[kind]:
         load_all()
-    if id in _items[kind]:
-        return _items[kind][id]
-    close = difflib.get_close_matches(str(id), _items[kind], n=3, cutoff=0.5)
+    if id in ITEMS[kind]:
+        return ITEMS[kind][id]
+    close = difflib.get_close_matches(str(id), ITEMS[kind], n=3, cutoff=0.5)
     article = "an exercise" if kind == "exercise" else f"a {kind}"
     message = f"there isn't {article} called {id!r}"
     message += "; did you mean " + " or ".join(repr(c) for c in close) + "?" if close else "."
@@ -45,7 +45,7 @@ def find(kind: str, id: str):
 def everything(kind: str) -> dict:
     """Every registered item of that kind by id, after reading the lessons."""
     load_all()
-    return dict(_items[kind])
+    return dict(ITEMS[kind])
 
 
 def titles() -> dict[str, str]:

@@ -209,7 +209,7 @@ def _train(runs, check, subspace, steps, batch_size, lr, seed, patience) -> Hist
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     anneal = getattr(subspace, "anneal", lambda share: None)
     start = _basis(subspace)
-    batches = _batches(len(runs), batch_size, torch.Generator().manual_seed(seed))
+    batches = random_batches(len(runs), batch_size, torch.Generator().manual_seed(seed))
     checks = {round(steps * (i + 1) / min(steps, 20)) for i in range(min(steps, 20))}
     with tqdm(total=steps, desc="DAS", unit="step", leave=False, delay=2) as bar:
         for step in range(1, steps + 1):
@@ -249,7 +249,7 @@ def _train(runs, check, subspace, steps, batch_size, lr, seed, patience) -> Hist
     return history
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def random_batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Batches without end: every pair once an epoch, in a new order each time."""
     waiting = torch.zeros(0, dtype=torch.long)
     while True:

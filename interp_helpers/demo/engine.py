@@ -106,8 +106,8 @@ def write(
     """
     prompt_ids = lm.tokens(prompt)[0].tolist()
     row = 1 if base else 0
-    steered = _Row(lm, "steered", prompt_ids, temperature, seed)
-    rows = [_Row(lm, "base", prompt_ids, temperature, seed), steered, steered] if base else [steered]
+    steered = Row(lm, "steered", prompt_ids, temperature, seed)
+    rows = [Row(lm, "base", prompt_ids, temperature, seed), steered, steered] if base else [steered]
     edits = [_on_row(vector.edit(lm, strength), row) for vector, strength in steering]
     ids, past = torch.tensor([prompt_ids] * len(rows), device=lm.device), None
     with ExitStack() as stack:
@@ -130,7 +130,7 @@ def write(
         yield from one.rest()
 
 
-class _Row:
+class Row:
     """One text in the making: its tokens, how the next one is drawn, and which of it has been shown."""
 
     def __init__(self, lm: LanguageModel, side: str, prompt: Sequence[int], temperature: float, seed: int):

@@ -130,14 +130,14 @@ def _resumed(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tenso
         patches = _patches(run, cells, acts, rows)
         for group in _grouped(patches, columns, lambda new: rows_per_call(lm, new, columns)):
             where = torch.tensor([(1 + patch.cell, rows[patch.row]) for patch in group])
-            streams[where[:, 0], where[:, 1]] = _together(run, component, group, acts).to(streams)
+            streams[where[:, 0], where[:, 1]] = run_together(run, component, group, acts).to(streams)
             bar.update(len(group))
     per_call = max(1, MEMORY // (batch * lm.model.config.vocab_size * streams.element_size()))
     for i in range(0, len(streams), per_call):
         yield from lm.unembed(streams[i : i + per_call].to(lm.device).flatten(0, 1)).unflatten(0, (-1, batch))
 
 
-def _together(run: Run, component: str, patches: list[_Patch], acts: Activations) -> Tensor:
+def run_together(run: Run, component: str, patches: list[_Patch], acts: Activations) -> Tensor:
     """The stream (patch, d) that leaves the last block at each patched run's last token."""
     first = min(patch.columns[0][0] for patch in patches)
     layers, rows = [patch.layers[0] for patch in patches], torch.tensor([patch.row for patch in patches])

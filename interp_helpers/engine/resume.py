@@ -91,7 +91,7 @@ class Run:
                 h = change(h)
             if layer < n:
                 with self._inside(component, layer, change if inside else None, rows[:joined], first):
-                    h = self._call(layer, h, rows[:joined], first)
+                    h = self.call_block(layer, h, rows[:joined], first)
         return h[torch.arange(len(rows)), self.last[rows] - first]
 
     @contextmanager
@@ -112,7 +112,7 @@ class Run:
                 stack.enter_context(hooked_at(self.lm.anatomy.place(name, layer), change))
             yield
 
-    def _call(self, layer: int, h: Tensor, rows: Tensor, first: int) -> Tensor:
+    def call_block(self, layer: int, h: Tensor, rows: Tensor, first: int) -> Tensor:
         """Block `layer` on the tokens from column `first` on of some rows; the tokens before are the base run's."""
         batch, columns = self.streams[-1].shape[:2]
         before = [

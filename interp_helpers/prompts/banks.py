@@ -163,17 +163,17 @@ def pronouns(*, seed: int = 0) -> list[Fact]:
     return [Fact(f"When {name} got home,", name, answer, "pronoun") for name, answer in named]
 
 
-_IOI_NAMES = (
+IOI_NAMES = (
     "Mary John Tom James Dan Mark Peter Paul Anna Sarah Kate David Alice Bob Jack Jane Laura Adam Emma Lucy Henry Simon"
 ).split()
-_IOI_TEMPLATES = (
+IOI_TEMPLATES = (
     "When {a} and {b} went to the {place}, {s} gave a {thing} to",
     "Then, {a} and {b} had a long talk at the {place}. Afterwards {s} gave a {thing} to",
     "After {a} and {b} met at the {place}, {s} handed a {thing} to",
     "While {a} and {b} were working at the {place}, {s} passed a {thing} to",
 )
-_IOI_PLACES = "store school office station hospital garden library restaurant".split()
-_IOI_THINGS = "drink book letter ring bag key ball computer".split()
+IOI_PLACES = "store school office station hospital garden library restaurant".split()
+IOI_THINGS = "drink book letter ring bag key ball computer".split()
 
 
 def ioi(n: int = 50, *, seed: int = 0) -> list[IOIPrompt]:
@@ -188,17 +188,17 @@ def ioi(n: int = 50, *, seed: int = 0) -> list[IOIPrompt]:
     rng = random.Random(seed)
     made = []
     for i in range(n):
-        io, subject, third = rng.sample(_IOI_NAMES, 3)
+        io, subject, third = rng.sample(IOI_NAMES, 3)
         a, b = (io, subject) if i % 2 == 0 else (subject, io)
-        slots = dict(a=a, b=b, place=rng.choice(_IOI_PLACES), thing=rng.choice(_IOI_THINGS))
-        template = rng.choice(_IOI_TEMPLATES)
+        slots = dict(a=a, b=b, place=rng.choice(IOI_PLACES), thing=rng.choice(IOI_THINGS))
+        template = rng.choice(IOI_TEMPLATES)
         made.append(
             IOIPrompt(template.format(s=subject, **slots), template.format(s=third, **slots), f" {io}", f" {subject}")
         )
     return made
 
 
-_measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
@@ -213,7 +213,7 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
     bank = list(bank)
-    results = {} if lm.running.interventions else _measured.setdefault(lm, {})
+    results = {} if lm.running.interventions else measured.setdefault(lm, {})
     questions = {item: _questions(item) for item in bank}
     todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]
     judges = {q: _judge(lm, *q[1:]) for q in todo}

@@ -146,7 +146,7 @@ def steering_scores(
     seeds = as_ints(seeds)
     if samples < 1 or not seeds:
         raise ValueError(f"Scores need a sample and a seed at least, and got samples={samples} and seeds={seeds}.")
-    patterns = {which: _pattern(which, listed) for which, listed in words.items()}
+    patterns = {which: word_pattern(which, listed) for which, listed in words.items()}
     rows = [prompt for prompt in prompts for _ in range(samples)]
     entered = nullcontext if steering is None else steering
     said = "prompted" if before else "unsteered" if steering is None else "steered"
@@ -155,7 +155,7 @@ def steering_scores(
     sampling = SAMPLING | options
     likeliest = lm.model.generation_config.top_k  # which `transformers` takes for 50 where it is None
     if sampling.keys() == SAMPLING.keys() and likeliest != 0:
-        nucleus = _Nucleus(sampling["temperature"], likeliest or 50, sampling["top_p"])
+        nucleus = Nucleus(sampling["temperature"], likeliest or 50, sampling["top_p"])
         sampling |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "logits_processor": LogitsProcessorList([nucleus])}
     texts: list[str] = []
     for seed in seeds:
@@ -245,7 +245,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half  # exactly, whatever rounding does
 
 
-class _Nucleus(LogitsProcessor):
+class Nucleus(LogitsProcessor):
     """Temperature, top-k and top-p as `transformers` has them, which sorts the whole vocabulary: a third of the time that a text takes."""
 
     def __init__(self, temperature: float, top_k: int, top_p: float):
@@ -272,7 +272,7 @@ def _require_unsteered(lm: LanguageModel) -> None:
         )
 
 
-def _pattern(name: str, words: Sequence[str]) -> re.Pattern:
+def word_pattern(name: str, words: Sequence[str]) -> re.Pattern:
     if isinstance(words, str) or not words or not all(word.strip() for word in words):
         raise ValueError(f"{name!r} needs a list of words, one at least and none of them empty, and got {words!r}.")
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)

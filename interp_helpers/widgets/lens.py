@@ -67,7 +67,7 @@ class lens_explorer(SiteExplorer):
             self._runs[self.prompt] = stream, top
         return self._runs[self.prompt]
 
-    def _strength(self, layer: int, position: int) -> float:
+    def darkness(self, layer: int, position: int) -> float:
         """How dark a site is shaded, from 0 to 1: the probability, or the norm on a logarithmic scale."""
         if self.shade == SHADES[0]:
             return self.top[layer][position][1]
@@ -78,7 +78,7 @@ class lens_explorer(SiteExplorer):
         def cell(layer: int, position: int, token: str) -> tuple[str, str, float, str]:
             top, share = self.top[layer][position]
             said = f"layer {layer}, {token}: {top!r} {share:.1%}, norm {self.norms[layer, position]:.0f}"
-            return said, "0,114,178", 0.75 * self._strength(layer, position), code(_shown(top))
+            return said, "0,114,178", 0.75 * self.darkness(layer, position), code(shown_token(top))
 
         layers = range(self.lm.n_layers)[::-1]
         rows = [(f"{layer}", [cell(layer, i, token) for i, token in enumerate(self.tokens)]) for layer in layers]
@@ -86,12 +86,12 @@ class lens_explorer(SiteExplorer):
             f"The logit lens on “{self.prompt}”: the top token that the final norm and the unembedding read off the residual "
             f"stream after each block. The darker, the larger the {self.shade}. The last layer is at the top."
         )
-        foot = [code(_shown(token)) for token in self.tokens]
+        foot = [code(shown_token(token)) for token in self.tokens]
         return heat_table(rows, (layers.index(self.layer), self.position), foot, caption)
 
     def _table(self) -> str:
         body = "".join(
-            f'<span style="display:inline-block;padding-right:1.6em">{code(_shown(token))} {share:.1%}</span>'
+            f'<span style="display:inline-block;padding-right:1.6em">{code(shown_token(token))} {share:.1%}</span>'
             for token, share in self.top_tokens()
         )
         where = html.escape(f"layer {self.layer}, token {self.position} ({self.tokens[self.position]!r})")
@@ -109,6 +109,6 @@ class lens_explorer(SiteExplorer):
         )
 
 
-def _shown(token: str) -> str:
+def shown_token(token: str) -> str:
     """A token on one line; a lone space is shown as one."""
     return "␣" * len(token) if token and not token.strip(" ") else token.replace("\n", "\\n")

@@ -45,7 +45,7 @@ def fresh(tmp_path, monkeypatch):
     """Each test has its own progress file and leaves the registry as it found it."""
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
     registry.load_all()  # or what a test reads first is registered in its own registry, and lost with it
-    monkeypatch.setattr(registry, "_items", {kind: {} for kind in registry._items})
+    monkeypatch.setattr(registry, "ITEMS", {kind: {} for kind in registry.ITEMS})
     monkeypatch.setattr(lessons, "LESSONS", {"demo": lessons.Lesson("demo", "demo", "1 · Demonstration")})
     monkeypatch.setattr(registry, "_loaded", {"demo"})
     return tmp_path

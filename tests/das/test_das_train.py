@@ -195,10 +195,10 @@ def test_a_seed_decides_everything_and_the_global_random_state_is_left_alone(net
 
 
 def test_every_pair_is_seen_once_an_epoch_in_a_new_order():
-    batches = train._batches(10, 4, torch.Generator().manual_seed(0))
+    batches = train.random_batches(10, 4, torch.Generator().manual_seed(0))
     seen = torch.cat([next(batches) for _ in range(5)]).tolist()
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
-    assert sorted(next(train._batches(3, 7, torch.Generator()))[:6].tolist()) == [0, 0, 1, 1, 2, 2]
+    assert sorted(next(train.random_batches(3, 7, torch.Generator()))[:6].tolist()) == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 33, 100])

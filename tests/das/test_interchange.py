@@ -265,13 +265,13 @@ def test_only_the_values_get_gradients_and_nothing_below_the_site_is_in_the_grap
 
 
 def test_blocks_below_the_site_and_tokens_before_it_are_not_run_again(lm, monkeypatch):
-    called, call = [], replay.Run._call
+    called, call = [], replay.Run.call_block
 
     def counted(self, layer, h, rows, first):
         called.append((layer, h.shape[1]))
         return call(self, layer, h, rows, first)
 
-    monkeypatch.setattr(replay.Run, "_call", counted)
+    monkeypatch.setattr(replay.Run, "call_block", counted)
     for component, layer, blocks in (("block_input", 1, [1, 2]), ("mlp_output", 1, [1, 2]), ("block_output", 1, [2])):
         pairs = [(base, base, 7) for base in BASES]
         runs = interchanges(lm, Site(component, layer, positions=-1), pairs)

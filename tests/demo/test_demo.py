@@ -36,7 +36,7 @@ from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
 from interp_helpers.demo import serve
 from interp_helpers.demo.app import create_app
-from interp_helpers.demo.engine import Vectors, _Row, write
+from interp_helpers.demo.engine import Row, Vectors, write
 from interp_helpers.demo.guard import BODY_BYTES
 from interp_helpers.demo.room import Full, Gone, Room
 from interp_helpers.steering import vector_path
@@ -133,7 +133,7 @@ def test_a_seed_repeats_itself_and_leaves_the_global_state_alone(lm, vectors):
 
 
 def test_a_character_of_several_tokens_is_one_piece(lm):
-    row = _Row(lm, "steered", lm.tokens("x")[0].tolist(), 0, 0)
+    row = Row(lm, "steered", lm.tokens("x")[0].tolist(), 0, 0)
     tokens = lm.tokens(" 日本")[0].tolist()
     pieces = [piece for token in tokens for piece in row.add(token, 0.5)]
     assert "".join(piece.text for piece in pieces) == " 日本" and "\ufffd" not in str(pieces)

@@ -236,13 +236,13 @@ def test_neither_padding_nor_the_order_of_rows_changes_a_number(lm):
 def test_calls_stay_within_the_memory(lm, place, monkeypatch):
     monkeypatch.setattr(batches, "MEMORY", 150_000)
     width, sizes = len(lm.str_tokens(BASES[0])), []
-    call = replay.Run._call
+    call = replay.Run.call_block
 
     def counted(self, layer, h, rows, first):
         sizes.append(h.shape[:2])
         return call(self, layer, h, rows, first)
 
-    monkeypatch.setattr(replay.Run, "_call", counted)
+    monkeypatch.setattr(replay.Run, "call_block", counted)
     sources = [SOURCES[0]] * 8
     patch_sweep(lm, [BASES[0]] * 8, sources, logit_diff(lm, " Paris", " Rome"), positions={"here": place})
     rows, new = max(sizes)
@@ -287,8 +287,8 @@ def test_a_larger_model_and_a_longer_prompt_get_fewer_rows_a_call():
 
 def test_tokens_before_the_first_difference_cost_nothing(lm, monkeypatch):
     base, source = "The capital of France is", "The capital of Italy is"
-    patched, together = [], batches._together
-    monkeypatch.setattr(batches, "_together", lambda *given: patched.extend(given[2]) or together(*given))
+    patched, together = [], batches.run_together
+    monkeypatch.setattr(batches, "run_together", lambda *given: patched.extend(given[2]) or together(*given))
     sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"))
     assert {patch.columns[0][0] for patch in patched} == {3, 4}
     assert torch.equal(sweep.values[:, :3], sweep.base.expand(3, 3))

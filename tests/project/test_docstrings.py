@@ -41,8 +41,8 @@ def apart(tmp_path, monkeypatch):
     """What an example writes, registers and keeps is gone after it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
-    kept = {kind: registry.everything(kind) for kind in registry._items}
-    monkeypatch.setattr(registry, "_items", kept)
+    kept = {kind: registry.everything(kind) for kind in registry.ITEMS}
+    monkeypatch.setattr(registry, "ITEMS", kept)
 
 
 def run(name: str, given: dict) -> tuple[int, str]:

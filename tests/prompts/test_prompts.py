@@ -190,9 +190,9 @@ def test_half_of_the_prompts_name_the_indirect_object_first():
 def test_ioi_prompts_vary():
     items = ioi(400)
     assert {name for item in items for name in (item.indirect_object, item.subject)} == {
-        f" {name}" for name in prompts_module._IOI_NAMES
+        f" {name}" for name in prompts_module.IOI_NAMES
     }
-    for part in (prompts_module._IOI_PLACES, prompts_module._IOI_THINGS):
+    for part in (prompts_module.IOI_PLACES, prompts_module.IOI_THINGS):
         assert all(any(f" {word}" in item.prompt for item in items) for word in part)
 
 
@@ -302,10 +302,10 @@ def test_another_model_is_measured_anew_and_results_go_with_their_model(sorted_o
     right, _ = sorted_out
     other = tiny("gpt2", seed=1)
     assert known(other, right) == []
-    n = len(prompts_module._measured)
+    n = len(prompts_module.measured)
     del other
     gc.collect()
-    assert len(prompts_module._measured) == n - 1
+    assert len(prompts_module.measured) == n - 1
 
 
 def test_an_empty_bank_is_known():

@@ -19,7 +19,7 @@ from interp_helpers import SAMPLING, SteeringVector, fair_test, layer_sweep, loa
 from interp_helpers.__main__ import main
 from interp_helpers.steering import report as vectors
 from interp_helpers.steering.personas import prompts, read_data, saved_vector, vector_path
-from interp_helpers.steering.scores import Scores, _Nucleus, repeated, surprise, topic_scores, wilson
+from interp_helpers.steering.scores import Nucleus, Scores, repeated, surprise, topic_scores, wilson
 from interp_helpers.steering.strengths import SteeringSweep
 
 PROMPTS = ["The lake is", "Yesterday we went to"]
@@ -110,7 +110,7 @@ def test_samples_are_what_generate_gives_under_the_vector(lm, vector):
 def test_the_nucleus_is_that_of_transformers(spread):
     logits = spread * torch.randn(8, 2000, generator=torch.Generator().manual_seed(0))
     wanted = TopPLogitsWarper(0.9)(None, TopKLogitsWarper(50)(None, logits / 0.7))
-    assert torch.equal(_Nucleus(0.7, 50, 0.9)(None, logits), wanted)
+    assert torch.equal(Nucleus(0.7, 50, 0.9)(None, logits), wanted)
     assert 0 < (wanted[0] > -torch.inf).sum() < 50
 
 
@@ -266,7 +266,7 @@ def test_a_word_may_begin_or_end_in_a_sign(lm):
     for words in ([], [""], "C++"):
         with pytest.raises(ValueError, match="needs a list of words, one at least and none of them empty"):
             steering_scores(lm, PROMPTS, {"named": words}, **how)
-    pattern = sys.modules[steering_scores.__module__]._pattern("named", ["C++", "rust"])
+    pattern = sys.modules[steering_scores.__module__].word_pattern("named", ["C++", "rust"])
     assert [bool(pattern.search(text)) for text in ("I like c++ a lot", "Rust!", "rusty", "C+")] == [
         True,
         True,

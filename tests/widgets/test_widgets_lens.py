@@ -95,7 +95,7 @@ def test_the_picture_has_a_cell_for_every_site_and_marks_the_chosen_one(explorer
 def test_the_darkest_cell_has_the_largest_of_what_is_shaded(explorer, shade):
     explorer.choose(shade=shade)
     sites = [(layer, position) for layer in range(len(explorer.top)) for position in range(len(explorer.tokens))]
-    darkest = max(sites, key=lambda site: explorer._strength(*site))
+    darkest = max(sites, key=lambda site: explorer.darkness(*site))
     largest = {
         widgets.SHADES[0]: max(sites, key=lambda site: explorer.top[site[0]][site[1]][1]),
         widgets.SHADES[1]: max(sites, key=lambda site: explorer.norms[site]),
@@ -107,7 +107,7 @@ def test_tokens_are_escaped_and_stay_on_one_line(lm):
     page = Page(lens_explorer(lm, [TAGS]).html)
     assert set(page.tags) == {"table", "caption", "tr", "th", "td", "code", "div", "strong", "span"}
     assert "<b>&x</b> is" in page.text
-    assert [widgets._shown(token) for token in (" ", "  ", "\n", " a")] == ["␣", "␣␣", "\\n", " a"]
+    assert [widgets.shown_token(token) for token in (" ", "  ", "\n", " a")] == ["␣", "␣␣", "\\n", " a"]
 
 
 def test_the_bundle_has_widget_html_and_text(explorer):
