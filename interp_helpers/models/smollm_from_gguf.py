@@ -1,10 +1,9 @@
 """Turn a small Llama-architecture GGUF file into the files of a folder that `transformers` loads by itself.
 
-The package `gguf`, llama.cpp's own, reads the file and dequantises the weights. Three things then differ between the
-two formats: the weights' names, the order of the rows of the query and key projections (llama.cpp interleaves each
-rotary pair, Hugging Face keeps the halves apart), and the tokenizer, which GGUF holds as bare lists. The tokenizer is
-built here because `transformers`' own GGUF reader gives SmolLM2 a wrong one: it does not split digits one by one and
-adds special tokens of another model.
+llama.cpp's own package `gguf` reads the file and dequantises the weights. Then three things differ: the weights' names,
+the order of the rows of the query and key projections (llama.cpp interleaves each rotary pair, Hugging Face keeps the
+halves apart), and the tokenizer, which GGUF holds as bare lists. It is built here because `transformers`' own GGUF reader
+gives SmolLM2 a wrong one: it does not split digits one by one and adds special tokens of another model.
 """
 
 from __future__ import annotations
