@@ -193,13 +193,12 @@ def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, st
     for task in report.tasks:
         _judge_card(report, task)
         _judge_untouched(report, task, cells[task.cell])
-        _judge_wrong(report, task, wrong.get(task.id, []), probes)
-        for what in ("keep", "models"):
-            if error := error_in(probes[f"{task.id}#{what}"]):
-                report.say(
-                    task.id,
-                    f"has names that can't be kept: {error}" if what == "keep" else f"leaves a model changed: {error}",
-                )
+        if error := error_in(probes[f"{task.id}#keep"]):
+            report.say(task.id, f"has names that can't be copied: {error}")
+        else:
+            _judge_wrong(report, task, wrong.get(task.id, []), probes)
+        if error := error_in(probes[f"{task.id}#models"]):
+            report.say(task.id, f"has a wrong answer that leaves a model changed: {error}")
         if task.solution is not None:
             error, said = error_in(cells[task.solution]), verdict_in(cells[task.solution])
             if error or said.get("solution") != task.id:

@@ -1,6 +1,6 @@
 """The part of the exercise harness that runs in the notebook's kernel: names are kept, and wrong answers tried in copies of them.
 
-Only a language model, its tokenizer and widgets are shared; after each exercise `untouched` compares the models, bit for bit, with what
+Only a language model, its tokenizer, widgets and figures are shared; after each exercise `untouched` compares the models, bit for bit, with what
 they were at the first exercise.
 """
 
@@ -12,8 +12,10 @@ import gc
 from types import FunctionType, ModuleType
 
 import plain
+import torch
 from IPython import get_ipython
 from ipywidgets import Widget
+from matplotlib.artist import Artist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp_helpers import LanguageModel
@@ -22,7 +24,19 @@ IPYTHONS = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 _kept: dict[str, dict] = {}  # {exercise: its names}
 _before: dict[str, tuple[LanguageModel, dict]] = {}  # {name: the model, and all that must stay as it was}
 
-for shared in (LanguageModel, PreTrainedModel, PreTrainedTokenizerBase, Widget):
+_copy_of_a_leaf = torch.Tensor.__deepcopy__
+
+
+def _copy_of_a_tensor(tensor: torch.Tensor, memo: dict) -> torch.Tensor:
+    """torch's, which refuses a tensor that was computed with gradients: its copy begins a graph of its own."""
+    if tensor.is_leaf:
+        return _copy_of_a_leaf(tensor, memo)
+    memo[id(tensor)] = tensor.detach().clone().requires_grad_()
+    return memo[id(tensor)]
+
+
+torch.Tensor.__deepcopy__ = _copy_of_a_tensor
+for shared in (LanguageModel, PreTrainedModel, PreTrainedTokenizerBase, Widget, Artist):
     shared.__deepcopy__ = lambda self, memo: self
 
 

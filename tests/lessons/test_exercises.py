@@ -111,6 +111,8 @@ def give(id, number, check=is_two):
 names = ("good", "bare", "lenient", "vague", "few", "alike", "untitled", "filled", "failing", "unfolded", "other-context")
 for number, name in enumerate(names, start=1):
     give(f"tiny.{name}", number, lenient if name == "lenient" else is_two)
+for number, name in ((15, "kept"), (16, "uncopied"), (17, "hooked")):
+    give(f"tiny.{name}", number)
 give("tiny.nowhere", 99)
 give("tiny.coded", 12, lambda answer: is_two(answer(1)))
 """
@@ -158,6 +160,12 @@ def faulty(tmp_path_factory) -> Report:
         *elsewhere,
         *coded,
         *cells("unregistered", 13),
+        new_code_cell("box = [1]\ndef first():\n    return box[0]"),
+        *cells("kept", 15),
+        new_code_cell("box[0] = 2\nimport threading\nlock = threading.Lock()"),
+        *cells("uncopied", 16),
+        new_code_cell("del lock\nfrom tiny import tiny\nlm = tiny()"),
+        *cells("hooked", 17),
         untagged[1],
         new_code_cell("1 / 0"),
     ]
@@ -175,10 +183,17 @@ def faulty(tmp_path_factory) -> Report:
         ),
         ("answer = 2", "the check can't work with your answer, 2 (an int)"),
     ]
+    wrong["tiny.kept"] = [
+        ("box.append(1)\nanswer = first()", "one too few"),
+        ("answer = len(box) + 2", "one too many"),
+        ("box[0] = 9\nanswer = first()", "far off"),
+    ]
+    wrong["tiny.uncopied"] = GOOD
+    wrong["tiny.hooked"] = [*GOOD[:2], ("lm.model.register_forward_hook(lambda *_: None)\nanswer = 9", "far off")]
     return run(tmp_path_factory.mktemp("faulty"), parts, wrong)
 
 
-@pytest.mark.parametrize("name", ["good", "coded"])
+@pytest.mark.parametrize("name", ["good", "coded", "kept"])
 def test_a_good_exercise_has_no_problems(faulty, name):
     assert faulty.of(f"tiny.{name}") == []
 
@@ -203,6 +218,8 @@ def test_a_good_exercise_has_no_problems(faulty, name):
         ],
         "unfolded": ["has a solution that isn't folded (metadata jupyter.source_hidden)"],
         "other-context": ["hands over answer and its solution answer, lm=1"],
+        "uncopied": ["has names that can't be copied: TypeError: cannot pickle '_thread.lock' object"],
+        "hooked": ["has a wrong answer that leaves a model changed: AssertionError: hooks"],
         "nowhere": ["is registered and isn't in the notebook"],
         "gone": ["has wrong answers and isn't in the notebook"],
     }.items(),
@@ -220,7 +237,7 @@ def test_the_harness_catches_an_exercise_that_is_not_registered(faulty):
 
 def test_the_harness_catches_what_is_wrong_with_the_notebook(faulty):
     untagged, order, unknown, failing = faulty.general
-    assert order == "the exercises' numbers don't ascend: [1, 2, 3, 4, 5, 6, 7, 9, 8, 10, 11, 12]"
+    assert order == "the exercises' numbers don't ascend: [1, 2, 3, 4, 5, 6, 7, 9, 8, 10, 11, 12, 15, 16, 17]"
     assert re.fullmatch(r"cell \d+ calls check\('tiny.nothing-tagged'\) and isn't tagged 'exercise'", untagged)
     assert re.match(r"cell \d+ raises UnknownId: there isn't an exercise called 'tiny.nothing-tagged'", unknown)
     assert re.fullmatch(r"cell \d+ raises ZeroDivisionError: division by zero", failing)
