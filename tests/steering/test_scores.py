@@ -414,6 +414,7 @@ def test_vectors_lie_where_the_course_keeps_what_it_makes(lm, tmp_path, monkeypa
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_vectors_build_test_and_report(lm, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(interp_helpers.models, "load_model", lambda name: lm)
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
