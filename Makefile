@@ -38,7 +38,7 @@ lesson: $(TEST_VENV)/ready ## One notebook with its wrong answers: make lesson N
 test: style ## All that a change can break: check, every notebook twice, browser, Colab (a quarter of an hour); MODEL=gpt2 runs them on gpt2
 	GLASS_BOX_MODEL=$(MODEL) $(PYTEST) -m "not slow" --cov=interp_helpers --cov-report=term --cov-fail-under=90 tests
 
-test-all: test test-oldest $(TEST_VENV)/all ## Everything: test, then what is slow, on the oldest versions too (CI runs this)
+test-all: test test-oldest ## Everything: test, then what is slow, on the oldest versions too (CI runs this)
 	$(PYTEST) -m slow tests
 
 # Two processes of one thread; what belongs together runs in one of them, the longest first (tests/conftest.py).
@@ -59,7 +59,7 @@ test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported 
 	    tests/models/test_anatomy.py tests/models/test_language_model.py tests/sweeps tests/das tests/steering/test_vector.py tests/plotting tests/course \
 	    tests/widgets
 
-bench: $(TEST_VENV)/all ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
+bench: $(TEST_VENV)/ready ## Time the sweeps here and in pyvene, nnsight and TransformerLens (a third of an hour)
 	TQDM_DISABLE=1 $(TEST_VENV)/bin/python -m bench --json build/bench.json
 
 notebooks: $(VENV)/ready ## Run all notebooks, and keep them with their outputs as HTML in build/notebooks
@@ -106,11 +106,6 @@ $(VENV)/ready: requirements.txt pyproject.toml
 
 $(TEST_VENV)/ready: requirements.txt pyproject.toml
 	$(make_venv)
-	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test]"
-	@touch $@
-
-# With the libraries that the tests and the benchmark compare this one with.
-$(TEST_VENV)/all: $(TEST_VENV)/ready
 	$(@D)/bin/pip install -q --disable-pip-version-check $(CONSTRAIN) -e ".[test,peers,site]"
 	@touch $@
 
