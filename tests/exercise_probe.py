@@ -1,7 +1,7 @@
 """The part of the exercise harness that runs in the notebook's kernel: names are kept, and wrong answers tried in copies of them.
 
-Only a language model, its tokenizer, widgets and figures are shared; after each exercise `untouched` compares the models, bit for bit, with what
-they were at the first exercise.
+Only a language model with its tokenizer and hooks, and widgets, are shared; after each exercise `untouched` compares the models, bit
+for bit, with what they were at the first exercise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import plain
 import torch
 from IPython import get_ipython
 from ipywidgets import Widget
-from matplotlib.artist import Artist
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from interp_helpers import LanguageModel
@@ -36,7 +36,7 @@ def _copy_of_a_tensor(tensor: torch.Tensor, memo: dict) -> torch.Tensor:
 
 
 torch.Tensor.__deepcopy__ = _copy_of_a_tensor
-for shared in (LanguageModel, PreTrainedModel, PreTrainedTokenizerBase, Widget, Artist):
+for shared in (LanguageModel, PreTrainedModel, PreTrainedTokenizerBase, RemovableHandle, Widget):
     shared.__deepcopy__ = lambda self, memo: self
 
 
