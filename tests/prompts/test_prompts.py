@@ -202,7 +202,7 @@ def test_ioi_names_are_one_token_and_both_prompts_equally_long(words):
         assert length(words, item.prompt) == length(words, item.corrupted), item
 
 
-@pytest.mark.parametrize("part", ["_IOI_NAMES", "_IOI_PLACES", "_IOI_THINGS"])
+@pytest.mark.parametrize("part", ["IOI_NAMES", "IOI_PLACES", "IOI_THINGS"])
 def test_ioi_s_words_are_one_token_each(words, part):
     for word in getattr(prompts_module, part):
         words.token_id(f" {word}")
