@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import registry
@@ -124,13 +125,13 @@ class Exercise:
         return {name: given[name] for name in wanted}
 
 
-def exercise(
-    id: str, *, number: int, title: str, difficulty: int, minutes: int, hints: Sequence[str] = ()
-) -> Callable[[Callable], Exercise]:
-    """Register the decorated function `(answer, **context) -> explanation or None` as the check of an exercise.
+def exercise(id: str, *, number: int, title: str, difficulty: int, minutes: int) -> Callable[[Callable], Exercise]:
+    """Register the decorated function `(answer, **context) -> explanation or None` as the check of an exercise. Its docstring is the
+    list of the hints, each a line or more that begins with a dash.
 
-    >>> @exercise("demo.last", number=1, title="Where is it?", difficulty=2, minutes=6, hints=("Count from 0.",))
+    >>> @exercise("demo.last", number=1, title="Where is it?", difficulty=2, minutes=6)
     ... def _(answer, lm):  # after the answer: what the notebook hands over by name
+    ...     "- Count from 0."
     ...     require(answer < lm.n_layers, f"{answer} is too far: blocks are counted from 0")
     ...     return "Yes, that is a block."
     >>> check("demo.last", 30, lm=lm)
@@ -140,11 +141,13 @@ def exercise(
     """
     if not 1 <= difficulty <= 3:
         raise ValueError(f"difficulty is 1, 2 or 3; got {difficulty} for {id!r}")
-    if isinstance(hints, str):
-        raise ValueError(f"the hints of {id!r} are a single string; write hints=('…',) with a comma")
 
     def keep(function: Callable) -> Exercise:
-        made = Exercise(id, number, title, difficulty, minutes, tuple(hints), function)
+        before, *hints = re.split("^- ", inspect.getdoc(function) or "", flags=re.MULTILINE)
+        if before:
+            raise ValueError(f"the docstring of {id!r} is its hints, each behind a dash, and it begins with {before!r}")
+        hints = tuple(" ".join(hint.split()) for hint in hints)
+        made = Exercise(id, number, title, difficulty, minutes, hints, function)
         registry.register("exercise", id, made)
         return made
 

@@ -53,15 +53,14 @@ def fresh(tmp_path, monkeypatch):
 
 @pytest.fixture
 def layer():
-    @exercise(
-        "demo.layer",
-        number=2,
-        title="Where does the hand-over happen?",
-        difficulty=2,
-        minutes=6,
-        hints=("look at the last token", "count from `0`", "between 20 and 25"),
-    )
+    @exercise("demo.layer", number=2, title="Where does the hand-over happen?", difficulty=2, minutes=6)
     def _(answer, lm):
+        """
+        - look at the last
+          token
+        - count from `0`
+        - between 20 and 25
+        """
         require(isinstance(answer, int), f"the answer is a block number (an int), and you gave {answer!r}")
         require(answer < lm.n_layers, f"this model has {lm.n_layers} blocks")
         require(answer != 24, "24 is one too far: blocks are counted from 0")
@@ -437,8 +436,11 @@ def test_ids_have_two_parts(id):
 def test_mistakes_in_authoring_are_refused():
     with pytest.raises(ValueError, match="difficulty is 1, 2 or 3"):
         exercise("demo.a", number=1, title="", difficulty=4, minutes=1)
-    with pytest.raises(ValueError, match="single string"):
-        exercise("demo.a", number=1, title="", difficulty=1, minutes=1, hints="one")
+    with pytest.raises(ValueError, match="the docstring of 'demo.a' is its hints, each behind a dash"):
+
+        @exercise("demo.a", number=1, title="", difficulty=1, minutes=1)
+        def _(answer):
+            """What it checks."""
 
 
 def test_a_lesson_is_found_by_the_table(tmp_path, monkeypatch):

@@ -96,6 +96,7 @@ LESSON = """
 from interp_helpers.course import exercise, require
 
 def is_two(answer):
+    "- count"
     require(answer != 1, "1 is one too few")
     require(answer != 3, "3 is one too many")
     require(isinstance(answer, int), f"a whole number, please, and not {answer!r}")
@@ -103,10 +104,11 @@ def is_two(answer):
     return "Yes."
 
 def lenient(answer):
+    "- count"
     require(answer != 1, "1 is one too few")
 
 def give(id, number, check=is_two):
-    exercise(id, number=number, title=f"Number {number}", difficulty=2, minutes=6, hints=("count",))(check)
+    exercise(id, number=number, title=f"Number {number}", difficulty=2, minutes=6)(check)
 
 names = ("good", "bare", "lenient", "vague", "few", "alike", "untitled", "filled", "failing", "unfolded", "other-context")
 for number, name in enumerate(names, start=1):

@@ -13,19 +13,13 @@ from ...models import Layout
 from ...sites import Site
 
 
-@exercise(
-    "patching.site",
-    number=1,
-    title="Name the site",
-    difficulty=1,
-    minutes=4,
-    hints=(
-        "A site has a component, a layer and positions. Which of the three did the sentence in the task give you in words?",
-        "Blocks and tokens are both counted from 0, so the first block is layer 0 and the ninth is …",
-        "`lm.find(base, subject)` is a range, and `[-1]` takes the last element of a range.",
-    ),
-)
+@exercise("patching.site", number=1, title="Name the site", difficulty=1, minutes=4)
 def _(answer, lm, base, subject):
+    """
+    - A site has a component, a layer and positions. Which of the three did the sentence in the task give you in words?
+    - Blocks and tokens are both counted from 0, so the first block is layer 0 and the ninth is …
+    - `lm.find(base, subject)` is a range, and `[-1]` takes the last element of a range.
+    """
     require(isinstance(answer, Site), f"the answer is a `Site(…)`, and you gave {short(answer)}")
     require(answer.layer != 9, "layer 9 is the tenth block: blocks are counted from 0")
     require(answer.layer == 8, f"the ninth block was asked for, and layer {answer.layer} is number {answer.layer + 1}")
@@ -55,19 +49,13 @@ def _handover(values: Tensor, subject: range) -> int | None:
     return int(later.nonzero()[0]) if later.any() else None
 
 
-@exercise(
-    "patching.handover",
-    number=2,
-    title="Where does the hand-over happen?",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "Go through the layers from the first on, and return the first one where the condition holds.",
-        "`values[layer, -1]` is the last token's share at a layer; the subject's are `values[layer, i] for i in subject`.",
-        "`if values[layer, -1] > max(values[layer, i] for i in subject): return layer`, and `return None` after the loop.",
-    ),
-)
+@exercise("patching.handover", number=2, title="Where does the hand-over happen?", difficulty=2, minutes=8)
 def _(answer, sweep, subject):
+    """
+    - Go through the layers from the first on, and return the first one where the condition holds.
+    - `values[layer, -1]` is the last token's share at a layer; the subject's are `values[layer, i] for i in subject`.
+    - `if values[layer, -1] > max(values[layer, i] for i in subject): return layer`, and `return None` after the loop.
+    """
     require(callable(answer), f"the answer is your function `handover`, and you gave {short(answer)}")
 
     def ask(values: Tensor, span: range = range(1, 3)) -> int | None:
@@ -135,19 +123,13 @@ def _(answer, sweep, subject):
     return f"From layer {truth} on, the end of the prompt carries more of the answer than any token of the subject."
 
 
-@exercise(
-    "patching.everything",
-    number=3,
-    title="A finding that is none",
-    difficulty=2,
-    minutes=6,
-    hints=(
-        "Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.",
-        "`paris_over_rome(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).",
-        "With patched, start and end, the share is `(patched - start) / (end - start)`; use `Site('block_output', layer, positions)`.",
-    ),
-)
+@exercise("patching.everything", number=3, title="A finding that is none", difficulty=2, minutes=6)
 def _(answer, lm, base, source, metric, subject):
+    """
+    - Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.
+    - `paris_over_rome(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).
+    - With patched, start and end, the share is `(patched - start) / (end - start)`; use `Site('block_output', layer, positions)`.
+    """
     require(callable(answer), f"the answer is your function `recovered`, and you gave {short(answer)}")
     start, end = (float(metric(lm.next_token_logits(prompt))) for prompt in (base, source))
     acts = record(lm, source, "block_output")
@@ -214,19 +196,13 @@ def _(answer, lm, base, source, metric, subject):
     )
 
 
-@exercise(
-    "patching.necessary",
-    number=4,
-    title="Sufficient, or necessary?",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "This time the prompt that runs is `source`, the one that you take something away from.",
-        "`mean_ablate(Site('attention_output', layer, positions=-1), reference)` is the edit.",
-        "What is lost, as a share of the way to the base run: `(clean - ablated) / (clean - other)`, with `other` the base run's metric.",
-    ),
-)
+@exercise("patching.necessary", number=4, title="Sufficient, or necessary?", difficulty=2, minutes=8)
 def _(answer, lm, base, source, metric, reference: Activations):
+    """
+    - This time the prompt that runs is `source`, the one that you take something away from.
+    - `mean_ablate(Site('attention_output', layer, positions=-1), reference)` is the edit.
+    - What is lost, as a share of the way to the base run: `(clean - ablated) / (clean - other)`, with `other` the base run's metric.
+    """
     require(callable(answer), f"the answer is your function `lost`, and you gave {short(answer)}")
     clean, other = (float(metric(lm.next_token_logits(prompt))) for prompt in (source, base))
     patched_in = record(lm, base, "attention_output")
@@ -293,19 +269,13 @@ def _(answer, lm, base, source, metric, reference: Activations):
     return "Compare it with the share that the same attention output was sufficient to move: the two questions have different answers."
 
 
-@exercise(
-    "patching.attribution",
-    number=5,
-    title="All sites in two passes",
-    difficulty=3,
-    minutes=12,
-    hints=(
-        "A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.",
-        "`run = record(lm, base, 'block_output', grad=True)` keeps the graph, and `run['block_output', layer]` is one activation; `torch.autograd.grad(paris_over_rome(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.",
-        "For one layer: `((source_h - base_h) * gradient).sum(-1)[0]` has one number a token. Stack the layers.",
-    ),
-)
+@exercise("patching.attribution", number=5, title="All sites in two passes", difficulty=3, minutes=12)
 def _(answer, lm, base, source, metric):
+    """
+    - A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.
+    - `run = record(lm, base, 'block_output', grad=True)` keeps the graph, and `run['block_output', layer]` is one activation; `torch.autograd.grad(paris_over_rome(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.
+    - For one layer: `((source_h - base_h) * gradient).sum(-1)[0]` has one number a token. Stack the layers.
+    """
     require(callable(answer), f"the answer is your function `attribution`, and you gave {short(answer)}")
 
     def truth(at: str, minus: str) -> Tensor:

@@ -14,19 +14,13 @@ from ...hooks import intervene, record
 from ...sites import Site
 
 
-@exercise(
-    "tracing.indirect",
-    number=1,
-    title="The indirect effect",
-    difficulty=2,
-    minutes=7,
-    hints=(
-        "Three things: the clean activations (`record`), the corrupted run (`add` at the subject), and the run with both edits.",
-        'With rows for draws: `rows = lm.tokens([prompt] * len(draws))`, and `add(Site("block_input", 0, positions=span), draws)` gives each row its draw.',
-        'The restored run is `intervene(lm, corruption, replace(Site("block_output", layer, position), clean))`; the effect is the mean of restored − corrupted.',
-    ),
-)
+@exercise("tracing.indirect", number=1, title="The indirect effect", difficulty=2, minutes=7)
 def _(answer, lm, prompt, span, metric, draws):
+    """
+    - Three things: the clean activations (`record`), the corrupted run (`add` at the subject), and the run with both edits.
+    - With rows for draws: `rows = lm.tokens([prompt] * len(draws))`, and `add(Site("block_input", 0, positions=span), draws)` gives each row its draw.
+    - The restored run is `intervene(lm, corruption, replace(Site("block_output", layer, position), clean))`; the effect is the mean of restored − corrupted.
+    """
     require(callable(answer), f"the answer is your function `indirect_effect`, and you gave {short(answer)}")
     clean = record(lm, prompt, "block_output")
     p_clean = metric(clean.next_token_logits)[0]
@@ -101,19 +95,13 @@ def _(answer, lm, prompt, span, metric, draws):
     return "The same draws in both runs, so that only the restoration differs."
 
 
-@exercise(
-    "tracing.draws",
-    number=2,
-    title="How many draws?",
-    difficulty=2,
-    minutes=5,
-    hints=(
-        "Solve std / √n ≤ tolerance for n.",
-        "n ≥ (std / tolerance)², and n is a whole number: round *up*.",
-        "`max(1, math.ceil((pilot.std().item() / tolerance) ** 2))`",
-    ),
-)
+@exercise("tracing.draws", number=2, title="How many draws?", difficulty=2, minutes=5)
 def _(answer, pilot):
+    """
+    - Solve std / √n ≤ tolerance for n.
+    - n ≥ (std / tolerance)², and n is a whole number: round *up*.
+    - `max(1, math.ceil((pilot.std().item() / tolerance) ** 2))`
+    """
     require(callable(answer), f"the answer is your function `draws_needed`, and you gave {short(answer)}")
     tests = [(torch.tensor([0.1, 0.3, 0.5, 0.2, 0.6]), 0.05), (torch.tensor([0.0, 0.4, 0.1, 0.3]), 0.03), (pilot, 0.04)]
     for values, tolerance in tests:
@@ -143,19 +131,13 @@ def _(answer, pilot):
     return "Four times the draws for half the error: that is why maps of a single fact are noisy."
 
 
-@exercise(
-    "tracing.window",
-    number=3,
-    title="Which layers did you restore?",
-    difficulty=1,
-    minutes=4,
-    hints=(
-        "Go through all centres from 0 to n_layers − 1, and ask of each whether `target` lies in its window.",
-        "The window of a centre L is `range(max(0, L - width // 2), min(n_layers, L - width // 2 + width))`.",
-        "`[L for L in range(n_layers) if target in range(max(0, L - width // 2), min(n_layers, L - width // 2 + width))]`",
-    ),
-)
+@exercise("tracing.window", number=3, title="Which layers did you restore?", difficulty=1, minutes=4)
 def _(answer):
+    """
+    - Go through all centres from 0 to n_layers − 1, and ask of each whether `target` lies in its window.
+    - The window of a centre L is `range(max(0, L - width // 2), min(n_layers, L - width // 2 + width))`.
+    - `[L for L in range(n_layers) if target in range(max(0, L - width // 2), min(n_layers, L - width // 2 + width))]`
+    """
     require(callable(answer), f"the answer is your function `centres_with`, and you gave {short(answer)}")
     for target, width, n in ((0, 10, 30), (7, 4, 12), (11, 5, 12), (3, 1, 6), (2, 3, 3)):
         found = require_returned(answer(target, width, n))
@@ -188,19 +170,13 @@ def _(answer):
     return "So the windows of ten centred at layers 0 to 5 all restore layer 0."
 
 
-@exercise(
-    "tracing.rank-one",
-    number=4,
-    title="An edit of rank one",
-    difficulty=3,
-    minutes=8,
-    hints=(
-        "Each token x gets a multiple of δ: how much does x look like the key? One number a token.",
-        "The number is kᵀx / kᵀk: 1 where x is the key itself, 0 where x is at a right angle to it.",
-        "`likeness = x @ key / (key @ key)`, and then `output + likeness[..., None] * delta`.",
-    ),
-)
+@exercise("tracing.rank-one", number=4, title="An edit of rank one", difficulty=3, minutes=8)
 def _(answer):
+    """
+    - Each token x gets a multiple of δ: how much does x look like the key? One number a token.
+    - The number is kᵀx / kᵀk: 1 where x is the key itself, 0 where x is at a right angle to it.
+    - `likeness = x @ key / (key @ key)`, and then `output + likeness[..., None] * delta`.
+    """
     require(callable(answer), f"the answer is your function `rank_one`, and you gave {short(answer)}")
     draw = torch.Generator().manual_seed(0)
     key, delta = torch.randn(7, generator=draw), torch.randn(5, generator=draw)

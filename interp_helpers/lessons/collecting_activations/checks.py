@@ -14,20 +14,13 @@ from ...hooks import Activations, intervene
 from ...sites import Site
 
 
-@exercise(
-    "collecting.read",
-    number=1,
-    title="The last token of every prompt",
-    difficulty=1,
-    minutes=4,
-    hints=(
-        "Only block outputs and attention outputs were recorded. What enters a block is what left the one before it.",
-        "The sixth block is layer 5, so what enters it left layer 4. And `batch[…][:, -1]` is the last *column*: is that "
-        "the last token of the short prompts?",
-        "`batch[Site('block_output', 4, positions=-1)]` counts from the end of each row's own tokens.",
-    ),
-)
+@exercise("collecting.read", number=1, title="The last token of every prompt", difficulty=1, minutes=4)
 def _(answer, lm, acts: Activations):
+    """
+    - Only block outputs and attention outputs were recorded. What enters a block is what left the one before it.
+    - The sixth block is layer 5, so what enters it left layer 4. And `batch[…][:, -1]` is the last *column*: is that the last token of the short prompts?
+    - `batch[Site('block_output', 4, positions=-1)]` counts from the end of each row's own tokens.
+    """
     require(isinstance(answer, Tensor), f"a tensor (prompt, d) was expected, and {short(answer)} was given")
     rows, shape = len(acts.layout.lengths), tuple(answer.shape)
     got = answer.detach().float().cpu()
@@ -69,21 +62,13 @@ def _(answer, lm, acts: Activations):
     raise NotYet("the shape is right, and the vectors are not those that enter the sixth block at each last token")
 
 
-@exercise(
-    "collecting.control",
-    number=2,
-    title="A control task",
-    difficulty=2,
-    minutes=7,
-    hints=(
-        "Toss the coin once for each *different* country, not once for each sentence; then look it up for every sentence.",
-        "`random.Random(seed)` is a generator of its own: the same seed gives the same tosses. `sorted(set(countries))` has "
-        "each country once, in an order that doesn't change from run to run.",
-        "`rng = random.Random(seed)`, `coin = {country: rng.randint(0, 1) for country in sorted(set(countries))}`, and the labels "
-        "are `[coin[country] for country in countries]`.",
-    ),
-)
+@exercise("collecting.control", number=2, title="A control task", difficulty=2, minutes=7)
 def _(answer, countries):
+    """
+    - Toss the coin once for each *different* country, not once for each sentence; then look it up for every sentence.
+    - `random.Random(seed)` is a generator of its own: the same seed gives the same tosses. `sorted(set(countries))` has each country once, in an order that doesn't change from run to run.
+    - `rng = random.Random(seed)`, `coin = {country: rng.randint(0, 1) for country in sorted(set(countries))}`, and the labels are `[coin[country] for country in countries]`.
+    """
     require(callable(answer), f"the answer is your function `control_labels`, and you gave {short(answer)}")
     invented = [f"country {i % 40}" for i in range(120)]
 
@@ -148,19 +133,13 @@ def _settles(lm, streams: Tensor, answer: int) -> int | None:
     return max((layer + 1 for layer, top in enumerate(tops) if top != answer), default=0)
 
 
-@exercise(
-    "collecting.settles",
-    number=3,
-    title="When is the lens sure?",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "`lm.unembed(streams)` has a row of logits for each layer; `.argmax(-1)` is each layer's top token.",
-        "The answer may appear, be lost and come back: what counts is the last layer where it is *not* on top.",
-        "Go through the layers from the end: as long as the top token is the answer, keep the layer; at the first that differs, stop.",
-    ),
-)
+@exercise("collecting.settles", number=3, title="When is the lens sure?", difficulty=2, minutes=8)
 def _(answer, lm, streams: Tensor):
+    """
+    - `lm.unembed(streams)` has a row of logits for each layer; `.argmax(-1)` is each layer's top token.
+    - The answer may appear, be lost and come back: what counts is the last layer where it is *not* on top.
+    - Go through the layers from the end: as long as the top token is the answer, keep the layer; at the first that differs, stop.
+    """
     require(callable(answer), f"the answer is your function `settles`, and you gave {short(answer)}")
     tops = lm.unembed(streams).argmax(-1)
     raw = lm.anatomy.unembedding(streams).argmax(-1)
@@ -200,20 +179,13 @@ def _(answer, lm, streams: Tensor):
     return f"On these prompts the lens settles at layer {min(truth)} at the earliest, of {len(streams)}."
 
 
-@exercise(
-    "collecting.means",
-    number=4,
-    title="A probe without training",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "`streams[layer][train]` are the training vectors, `true[train]` tells which are true; a direction is a difference of "
-        "two means.",
-        "A dot product with the direction gives one number a statement. Where between the two means' numbers would you draw the line?",
-        "`middle = (mean_true + mean_false) / 2`, and the prediction is `(x[test] - middle) @ (mean_true - mean_false) > 0`.",
-    ),
-)
+@exercise("collecting.means", number=4, title="A probe without training", difficulty=2, minutes=8)
 def _(answer, streams: Tensor, labels, train, test):
+    """
+    - `streams[layer][train]` are the training vectors, `true[train]` tells which are true; a direction is a difference of two means.
+    - A dot product with the direction gives one number a statement. Where between the two means' numbers would you draw the line?
+    - `middle = (mean_true + mean_false) / 2`, and the prediction is `(x[test] - middle) @ (mean_true - mean_false) > 0`.
+    """
     require(callable(answer), f"the answer is your function `means_accuracy`, and you gave {short(answer)}")
     y = torch.as_tensor(np.asarray(labels)).bool()
     fit_on, test_on = torch.as_tensor(np.asarray(train)), torch.as_tensor(np.asarray(test))
@@ -281,21 +253,13 @@ def _(answer, streams: Tensor, labels, train, test):
     return "No training at all, and hardly worse than the regression: what was trained there is mostly the two means."
 
 
-@exercise(
-    "collecting.used",
-    number=5,
-    title="Is it used?",
-    difficulty=3,
-    minutes=10,
-    hints=(
-        "Three steps: measure while nothing is changed, measure with `project_out` of the direction, divide the gaps.",
-        "The site is `Site('block_output', layer, positions=few_places)`, at the country's token and not at the prompt's last one; the "
-        "metric is read inside the `with`.",
-        "`gap = values[few_true].mean() - values[~few_true].mean()`, for `values = true_over_false(lm.next_token_logits(few))`; the share is "
-        "the gap with the edit, divided by the gap without.",
-    ),
-)
+@exercise("collecting.used", number=5, title="Is it used?", difficulty=3, minutes=10)
 def _(answer, lm, prompts, places, true, metric, directions):
+    """
+    - Three steps: measure while nothing is changed, measure with `project_out` of the direction, divide the gaps.
+    - The site is `Site('block_output', layer, positions=few_places)`, at the country's token and not at the prompt's last one; the metric is read inside the `with`.
+    - `gap = values[few_true].mean() - values[~few_true].mean()`, for `values = true_over_false(lm.next_token_logits(few))`; the share is the gap with the edit, divided by the gap without.
+    """
     require(callable(answer), f"the answer is your function `gap_left`, and you gave {short(answer)}")
     y = torch.as_tensor(np.asarray(true)).bool()
 

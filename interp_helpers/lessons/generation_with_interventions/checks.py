@@ -11,20 +11,13 @@ PROMPT = "The lake in the morning is"
 N = 5
 
 
-@exercise(
-    "generation.loop",
-    number=1,
-    title="The loop with a cache",
-    difficulty=2,
-    minutes=7,
-    hints=(
-        "In the first round the model reads `ids`. From then on it reads only the token that you have just chosen, and the cache.",
-        "`out = lm.model(reads, past_key_values=past, use_cache=True)`, then `past = out.past_key_values`, and `reads` becomes the new token, "
-        "of shape (1, 1).",
-        "`reads = out.logits[:, -1:].argmax(-1)` is of shape (1, 1) already; `new.append(reads.item())`.",
-    ),
-)
+@exercise("generation.loop", number=1, title="The loop with a cache", difficulty=2, minutes=7)
 def _(answer, lm):
+    """
+    - In the first round the model reads `ids`. From then on it reads only the token that you have just chosen, and the cache.
+    - `out = lm.model(reads, past_key_values=past, use_cache=True)`, then `past = out.past_key_values`, and `reads` becomes the new token, of shape (1, 1).
+    - `reads = out.logits[:, -1:].argmax(-1)` is of shape (1, 1) already; `new.append(reads.item())`.
+    """
     require(callable(answer), f"the answer is your function `greedy`, and you gave {short(answer)}")
     ids = lm.tokens(PROMPT)
     wanted, so_far = [], ids
@@ -106,19 +99,13 @@ WHERE = {
 }
 
 
-@exercise(
-    "generation.where",
-    number=2,
-    title="Three experiments",
-    difficulty=1,
-    minutes=5,
-    hints=(
-        "Which token's activations decide the first new token? Which tokens does each setting steer?",
-        "The first new token is read off the prompt's last token. The third new token is *read* when the fourth is decided.",
-        "Only “new” leaves the first new token alone; only “prompt” leaves the third's activations alone.",
-    ),
-)
+@exercise("generation.where", number=2, title="Three experiments", difficulty=1, minutes=5)
 def _(answer):
+    """
+    - Which token's activations decide the first new token? Which tokens does each setting steer?
+    - The first new token is read off the prompt's last token. The third new token is *read* when the fourth is decided.
+    - Only “new” leaves the first new token alone; only “prompt” leaves the third's activations alone.
+    """
     require(isinstance(answer, dict), f"a dictionary was expected, setting → (…, …), and you gave {short(answer)}")
     for name, wanted in WHERE.items():
         require(name in answer, f"the setting {name!r} is missing from your dictionary")
@@ -133,19 +120,13 @@ def _(answer):
     return "So a vector that acts on new tokens only starts late, and one that acts on the prompt only lives on in the cache."
 
 
-@exercise(
-    "generation.choose",
-    number=3,
-    title="Choose the strength",
-    difficulty=2,
-    minutes=6,
-    hints=(
-        "First leave out every row whose perplexity is more than `budget` times that of the row with strength 0.",
-        "Of what is left, take the row with the most hits; `max(rows, key=…)` takes a tuple, too.",
-        "`max(within, key=lambda row: (row['hits'], -row['perplexity']))['strength']`: of equals, the one with the lowest perplexity.",
-    ),
-)
+@exercise("generation.choose", number=3, title="Choose the strength", difficulty=2, minutes=6)
 def _(answer):
+    """
+    - First leave out every row whose perplexity is more than `budget` times that of the row with strength 0.
+    - Of what is left, take the row with the most hits; `max(rows, key=…)` takes a tuple, too.
+    - `max(within, key=lambda row: (row['hits'], -row['perplexity']))['strength']`: of equals, the one with the lowest perplexity.
+    """
     require(callable(answer), f"the answer is your function `choose`, and you gave {short(answer)}")
 
     def table(*rows):
@@ -187,19 +168,13 @@ def _(answer):
     return "A rule that is stated before the numbers are seen. The budget is yours to choose, and to report."
 
 
-@exercise(
-    "generation.ablate",
-    number=4,
-    title="Take a direction out",
-    difficulty=2,
-    minutes=6,
-    hints=(
-        "How much of h lies along v? Bring v to length 1 first.",
-        "`u = v / v.norm()`; the coordinate of each activation along it is `h @ u`, of shape (…,).",
-        "`h - (h @ u)[..., None] * u`.",
-    ),
-)
+@exercise("generation.ablate", number=4, title="Take a direction out", difficulty=2, minutes=6)
 def _(answer):
+    """
+    - How much of h lies along v? Bring v to length 1 first.
+    - `u = v / v.norm()`; the coordinate of each activation along it is `h @ u`, of shape (…,).
+    - `h - (h @ u)[..., None] * u`.
+    """
     require(callable(answer), f"the answer is your function `ablate`, and you gave {short(answer)}")
     draw = torch.Generator().manual_seed(0)
     for shape in ((6, 8), (2, 3, 8)):

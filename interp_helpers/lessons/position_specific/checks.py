@@ -12,19 +12,13 @@ from ...models import Layout
 from ...sites import Site
 
 
-@exercise(
-    "positions.rows",
-    number=1,
-    title="Another place in each row",
-    difficulty=1,
-    minutes=4,
-    hints=(
-        "`positions` takes one sequence for each row: `[[…], […], […]]`.",
-        "`lm.find(prompt, subject)` is a range of positions; `[-1:]` is its last one, still as a sequence.",
-        "A list comprehension: `[lm.find(p, s)[-1:] for p, s in zip(three, subjects)]`.",
-    ),
-)
+@exercise("positions.rows", number=1, title="Another place in each row", difficulty=1, minutes=4)
 def _(answer, lm, prompts, subjects):
+    """
+    - `positions` takes one sequence for each row: `[[…], […], […]]`.
+    - `lm.find(prompt, subject)` is a range of positions; `[-1:]` is its last one, still as a sequence.
+    - A list comprehension: `[lm.find(p, s)[-1:] for p, s in zip(three, subjects)]`.
+    """
     require(isinstance(answer, Site), f"the answer is a `Site(…)`, and you gave {short(answer)}")
     require(answer.component == "block_output", f"`block_output` was asked for, and not `{answer.component}`")
     require(answer.layer == 8, f"the ninth block is layer 8, and you gave layer {answer.layer}")
@@ -70,19 +64,13 @@ def _(answer, lm, prompts, subjects):
     return f"One place a row: {[[last] for last in lasts]}. The rows differ in length, and each has its own count."
 
 
-@exercise(
-    "positions.first",
-    number=2,
-    title="Where can a patch do anything?",
-    difficulty=2,
-    minutes=6,
-    hints=(
-        "At which positions have the two runs computed the same thing, up to there?",
-        "Compare token with token, not word with word: `lm.tokens(prompt)[0]` are a prompt's token ids.",
-        "Go through `zip(lm.tokens(base)[0], lm.tokens(source)[0])`, and return the first index at which the two differ.",
-    ),
-)
+@exercise("positions.first", number=2, title="Where can a patch do anything?", difficulty=2, minutes=6)
 def _(answer, lm, base, source):
+    """
+    - At which positions have the two runs computed the same thing, up to there?
+    - Compare token with token, not word with word: `lm.tokens(prompt)[0]` are a prompt's token ids.
+    - Go through `zip(lm.tokens(base)[0], lm.tokens(source)[0])`, and return the first index at which the two differ.
+    """
     require(callable(answer), f"the answer is your function `first_place`, and you gave {short(answer)}")
 
     def differing(one: str, other: str) -> list[int]:
@@ -154,19 +142,13 @@ def _(answer, lm, base, source):
     )
 
 
-@exercise(
-    "positions.leak",
-    number=3,
-    title="Each row its own source",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "`stream[:, columns]` means *every* row at each of those columns. One column for each row needs the row's number, too.",
-        "With `rows = torch.arange(len(stream))`, `stream[rows, columns]` is one vector a row (a loop over the rows does, too).",
-        "`patched = stream.clone()`, then `patched[rows, columns] = source[rows, columns]`, then `return patched`.",
-    ),
-)
+@exercise("positions.leak", number=3, title="Each row its own source", difficulty=2, minutes=8)
 def _(answer):
+    """
+    - `stream[:, columns]` means *every* row at each of those columns. One column for each row needs the row's number, too.
+    - With `rows = torch.arange(len(stream))`, `stream[rows, columns]` is one vector a row (a loop over the rows does, too).
+    - `patched = stream.clone()`, then `patched[rows, columns] = source[rows, columns]`, then `return patched`.
+    """
     require(callable(answer), f"the answer is your function `overwrite`, and you gave {short(answer)}")
     generator = torch.Generator().manual_seed(0)
     stream, source = torch.randn(2, 3, 6, 4, generator=generator)
@@ -231,19 +213,13 @@ def _(answer):
     return "Row r, column columns[r], and nothing else; `replace` with one source row a base row does just this."
 
 
-@exercise(
-    "positions.confirm",
-    number=4,
-    title="Chosen here, confirmed there",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "Two halves: `values[::2]` to choose with, `values[1::2]` to measure with.",
-        "`values[::2].mean(0).flatten().topk(k).indices` are the best heads' numbers in a flat table; `divmod(i, n_heads)` is (layer, head).",
-        "`{divmod(i, values.shape[2]): values[1::2].mean(0)[divmod(i, values.shape[2])].item() for i in best.tolist()}`",
-    ),
-)
+@exercise("positions.confirm", number=4, title="Chosen here, confirmed there", difficulty=2, minutes=8)
 def _(answer):
+    """
+    - Two halves: `values[::2]` to choose with, `values[1::2]` to measure with.
+    - `values[::2].mean(0).flatten().topk(k).indices` are the best heads' numbers in a flat table; `divmod(i, n_heads)` is (layer, head).
+    - `{divmod(i, values.shape[2]): values[1::2].mean(0)[divmod(i, values.shape[2])].item() for i in best.tolist()}`
+    """
     require(callable(answer), f"the answer is your function `confirm`, and you gave {short(answer)}")
     # 8 prompts, 5 layers, 3 heads: two real effects, one that only even prompts show, one that only odd ones do, one
     # that lowers the metric, and one that is large in three even prompts and far below zero in the fourth
@@ -312,21 +288,13 @@ def _(answer):
     return "Head 0.1 of the check's table was chosen by luck, and the other half of the prompts shows it."
 
 
-@exercise(
-    "positions.direct",
-    number=5,
-    title="What does a head write?",
-    difficulty=3,
-    minutes=12,
-    hints=(
-        "A head's part of what the attention returns is the output projection, applied to that head's vector with all the others zero.",
-        '`z = record(lm, prompt, "attention_value_output")["attention_value_output", layer][0, -1]` has shape (head, d_head), and '
-        '`lm.anatomy.place("attention_output", layer).module` is the projection, which takes all heads in one row.',
-        "`alone = torch.eye(lm.n_heads)[:, :, None] * z` is a batch in which row i keeps head i; `project(alone.flatten(1))` "
-        "are the writes. Subtract `project(torch.zeros_like(z).flatten())`, the bias, and take `@ direction`.",
-    ),
-)
+@exercise("positions.direct", number=5, title="What does a head write?", difficulty=3, minutes=12)
 def _(answer, lm, prompt, direction, metric):
+    """
+    - A head's part of what the attention returns is the output projection, applied to that head's vector with all the others zero.
+    - `z = record(lm, prompt, "attention_value_output")["attention_value_output", layer][0, -1]` has shape (head, d_head), and `lm.anatomy.place("attention_output", layer).module` is the projection, which takes all heads in one row.
+    - `alone = torch.eye(lm.n_heads)[:, :, None] * z` is a batch in which row i keeps head i; `project(alone.flatten(1))` are the writes. Subtract `project(torch.zeros_like(z).flatten())`, the bias, and take `@ direction`.
+    """
     require(callable(answer), f"the answer is your function `direct_effects`, and you gave {short(answer)}")
     acts = record(lm, prompt, "attention_value_output", "attention_output")
 

@@ -14,21 +14,13 @@ FEWEST = 8  # sentences a list
 SETS = {"having": "sentences that have it", "lacking": "sentences that lack it"}
 
 
-@exercise(
-    "workshop.contrast",
-    number=1,
-    title="A contrast of your own",
-    difficulty=2,
-    minutes=8,
-    hints=(
-        "Take something that people write about in many ways: the sea, cooking, football, being in a hurry. Write ten sentences about it, each "
-        "of another kind: what somebody did, saw, said, owns, remembers.",
-        "Then write each of them once more about something else, and change as little as you can: “We walked along the *beach*”, “We walked along "
-        "the *road*”. So what the two lists differ in is the matter, and not the length or the form.",
-        "The words that count are those that a text about it would have, yours and others; none of them may stand in the second list.",
-    ),
-)
+@exercise("workshop.contrast", number=1, title="A contrast of your own", difficulty=2, minutes=8)
 def _(answer, lm):
+    """
+    - Take something that people write about in many ways: the sea, cooking, football, being in a hurry. Write ten sentences about it, each of another kind: what somebody did, saw, said, owns, remembers.
+    - Then write each of them once more about something else, and change as little as you can: “We walked along the *beach*”, “We walked along the *road*”. So what the two lists differ in is the matter, and not the length or the form.
+    - The words that count are those that a text about it would have, yours and others; none of them may stand in the second list.
+    """
     require(
         isinstance(answer, Mapping),
         f"a dictionary was expected, with name, having, lacking and words, and you gave {short(answer)}",
@@ -106,19 +98,13 @@ def _sentences(texts, what: str) -> list[str]:
     return list(texts)
 
 
-@exercise(
-    "workshop.choose",
-    number=2,
-    title="Read the figure",
-    difficulty=1,
-    minutes=4,
-    hints=(
-        "A line is a layer, and a point on it is a strength; `print(sweep)` names both, and the table above the figure has the numbers.",
-        "Leave out every setting that costs more than the budget. Of the others, take the one with the most hits.",
-        "Of settings with equally many hits, the one with the lowest perplexity.",
-    ),
-)
+@exercise("workshop.choose", number=2, title="Read the figure", difficulty=1, minutes=4)
 def _(answer, sweep):
+    """
+    - A line is a layer, and a point on it is a strength; `print(sweep)` names both, and the table above the figure has the numbers.
+    - Leave out every setting that costs more than the budget. Of the others, take the one with the most hits.
+    - Of settings with equally many hits, the one with the lowest perplexity.
+    """
     require(
         isinstance(answer, tuple | list) and len(answer) == 2,
         f"two numbers were expected, (layer, strength), and you gave {short(answer)}",
@@ -159,19 +145,13 @@ def _(answer, sweep):
     )
 
 
-@exercise(
-    "workshop.saved",
-    number=3,
-    title="Take it home",
-    difficulty=1,
-    minutes=3,
-    hints=(
-        "`vector.save(path)` writes the file, and `path` is its name.",
-        'For instance `path = "my_vector.safetensors"`, and below it `vector.save(path)`.',
-        "The vector to keep is `vector`, the chosen one, with its strength and mode.",
-    ),
-)
+@exercise("workshop.saved", number=3, title="Take it home", difficulty=1, minutes=3)
 def _(answer, vector):
+    """
+    - `vector.save(path)` writes the file, and `path` is its name.
+    - For instance `path = "my_vector.safetensors"`, and below it `vector.save(path)`.
+    - The vector to keep is `vector`, the chosen one, with its strength and mode.
+    """
     require(isinstance(answer, str | Path), f"the name of a file was expected, and you gave {short(answer)}")
     path = Path(answer)
     require(path.suffix == ".safetensors", f"the file's name is to end in .safetensors, and it is {path.name!r}")
@@ -229,19 +209,13 @@ def shown_by_the_table(persona: str, measure: str, one: str, other: str) -> str:
     return "yes" if low > other_high else "no" if high < other_low else "open"
 
 
-@exercise(
-    "workshop.claims",
-    number=4,
-    title="What does the table show?",
-    difficulty=2,
-    minutes=4,
-    hints=(
-        "For each claim find the two rows and the one column that it speaks of.",
-        "Compare the two intervals. If they have a number in common, the table leaves the claim open, whichever value is larger.",
-        "Claim e speaks of the column *perplexity*. One of the five claims is open.",
-    ),
-)
+@exercise("workshop.claims", number=4, title="What does the table show?", difficulty=2, minutes=4)
 def _(answer):
+    """
+    - For each claim find the two rows and the one column that it speaks of.
+    - Compare the two intervals. If they have a number in common, the table leaves the claim open, whichever value is larger.
+    - Claim e speaks of the column *perplexity*. One of the five claims is open.
+    """
     require(isinstance(answer, Mapping), f"a dictionary was expected, claim → answer, and you gave {short(answer)}")
     for claim, asked in CLAIMS.items():
         require(claim in answer, f"the claim {claim!r} is missing from your dictionary")

@@ -22,19 +22,13 @@ def _tensor(value, shape: tuple[int, ...]) -> Tensor:
     return value.detach().float()
 
 
-@exercise(
-    "das.swap",
-    number=1,
-    title="The swap",
-    difficulty=1,
-    minutes=5,
-    hints=(
-        "Start from the difference, `source - base`, and ask how much of it lies along each column of the basis: a product with the basis.",
-        "`(source - base) @ basis` has shape (n, rank): coordinates. To come back to d dimensions, multiply by the basis transposed.",
-        "`base + (source - base) @ basis @ basis.T`.",
-    ),
-)
+@exercise("das.swap", number=1, title="The swap", difficulty=1, minutes=5)
 def _(answer):
+    """
+    - Start from the difference, `source - base`, and ask how much of it lies along each column of the basis: a product with the basis.
+    - `(source - base) @ basis` has shape (n, rank): coordinates. To come back to d dimensions, multiply by the basis transposed.
+    - `base + (source - base) @ basis @ basis.T`.
+    """
     require(callable(answer), f"the answer is your function `swap`, and you gave {short(answer)}")
     generator = torch.Generator().manual_seed(0)
     for n, d, rank in ((5, 12, 3), (4, 6, 1)):
@@ -98,19 +92,13 @@ DOUBTS = {
 }
 
 
-@exercise(
-    "das.controls",
-    number=2,
-    title="Choose the control",
-    difficulty=2,
-    minutes=5,
-    hints=(
-        "Ask of each doubt: if it were true, which row of the table, or which other pairs, would come out otherwise?",
-        "Two of the five are about *which pairs* one tests on, three are about *what else* one exchanges.",
-        "A method that turns every answer round is caught where the right answer is no change: a source with the same pronoun.",
-    ),
-)
+@exercise("das.controls", number=2, title="Choose the control", difficulty=2, minutes=5)
 def _(answer):
+    """
+    - Ask of each doubt: if it were true, which row of the table, or which other pairs, would come out otherwise?
+    - Two of the five are about *which pairs* one tests on, three are about *what else* one exchanges.
+    - A method that turns every answer round is caught where the right answer is no change: a source with the same pronoun.
+    """
     require(isinstance(answer, dict), f"a dictionary was expected, doubt → control, and you gave {short(answer)}")
     given: dict[str, str] = {}
     controls = [control for control, _ in DOUBTS.values()]
@@ -128,19 +116,13 @@ def _(answer):
     return "The cell below tries the last of these. No single one of them is enough: a result is as good as its weakest control."
 
 
-@exercise(
-    "das.gradient",
-    number=3,
-    title="Why there is nothing to learn",
-    difficulty=3,
-    minutes=9,
-    hints=(
-        "Write δ = s − b. The loss depends on q through h = b + (δ·q) q, a product of a number and a vector; each holds q.",
-        "For a small change e of q: h changes by (δ·e) q + (δ·q) e. The loss changes by g · that. Sort it into (…)·e.",
-        "g·[(δ·e) q + (δ·q) e] = [(g·q) δ + (δ·q) g]·e, and what stands in the brackets is the gradient.",
-    ),
-)
+@exercise("das.gradient", number=3, title="Why there is nothing to learn", difficulty=3, minutes=9)
 def _(answer):
+    """
+    - Write δ = s − b. The loss depends on q through h = b + (δ·q) q, a product of a number and a vector; each holds q.
+    - For a small change e of q: h changes by (δ·e) q + (δ·q) e. The loss changes by g · that. Sort it into (…)·e.
+    - g·[(δ·e) q + (δ·q) e] = [(g·q) δ + (δ·q) g]·e, and what stands in the brackets is the gradient.
+    """
     require(callable(answer), f"the answer is your function `gradient`, and you gave {short(answer)}")
     generator = torch.Generator().manual_seed(0)
     for d in (7, 4):
@@ -185,19 +167,13 @@ def _(answer):
     return "Both terms hold s − b: with source = base the gradient is zero whatever q is, whatever the loss, and nothing is learnt."
 
 
-@exercise(
-    "das.overfit",
-    number=4,
-    title="Read a bad result",
-    difficulty=2,
-    minutes=6,
-    hints=(
-        "Two points differ along one line; three along a plane. How many dimensions for n points?",
-        "Look at the row *class means*: what does it do on the trained pairs, what on the others? Nothing was trained there.",
-        "Which of the four sentences is about both columns of the table?",
-    ),
-)
+@exercise("das.overfit", number=4, title="Read a bad result", difficulty=2, minutes=6)
 def _(answer, lm, comparison, countries):
+    """
+    - Two points differ along one line; three along a plane. How many dimensions for n points?
+    - Look at the row *class means*: what does it do on the trained pairs, what on the others? Nothing was trained there.
+    - Which of the four sentences is about both columns of the table?
+    """
     require(
         isinstance(answer, tuple) and len(answer) == 2,
         f"`(dimensions, reading)` was expected, and {short(answer)} was given",
