@@ -40,32 +40,38 @@ for shared in (LanguageModel, PreTrainedModel, PreTrainedTokenizerBase, Removabl
     shared.__deepcopy__ = lambda self, memo: self
 
 
+class Copy(dict):
+    """A copy of a namespace, in which a name is copied when it is first looked up. Functions that were written there look up here."""
+
+    def __init__(self, names: dict):
+        super().__init__(__name__="__main__")
+        self.names = names
+        self.memo = {
+            id(f): FunctionType(f.__code__, self, f.__name__, f.__defaults__, f.__closure__)
+            for f in gc.get_referrers(names)
+            if isinstance(f, FunctionType)
+        }
+
+    def __missing__(self, name: str):
+        if name.startswith("_") or name in IPYTHONS:
+            raise KeyError(name)
+        value = self.names[name]
+        self[name] = value if isinstance(value, ModuleType) else copy.deepcopy(value, self.memo)
+        return self[name]
+
+
 def keep(id: str) -> None:
-    """Copy the kernel's names as they are after the exercise's cell, so that nothing that runs later can matter."""
+    """Copy all the kernel's names as they are after the exercise's cell, so that nothing that runs later can matter."""
     names = get_ipython().user_ns
-    _kept[id] = copied(names)
-    for name, value in names.items():
-        if isinstance(value, LanguageModel) and name not in _before and not name.startswith("_"):
-            _before[name] = value, plain.snapshot(value)
-
-
-def copied(names: dict) -> dict:
-    """A copy of a namespace. Functions that were written in it look their names up in the copy."""
-    copy_ = {"__name__": "__main__"}
-    memo = {
-        id(f): FunctionType(f.__code__, copy_, f.__name__, f.__defaults__, f.__closure__)
-        for f in gc.get_referrers(names)
-        if isinstance(f, FunctionType)
-    }
-    for name, value in names.items():
-        if not name.startswith("_") and name not in IPYTHONS:
-            copy_[name] = value if isinstance(value, ModuleType) else copy.deepcopy(value, memo)
-    return copy_
+    _kept[id] = Copy(names)
+    for name in [name for name in names if not name.startswith("_") and name not in IPYTHONS]:
+        if isinstance(_kept[id][name], LanguageModel) and name not in _before:
+            _before[name] = names[name], plain.snapshot(names[name])
 
 
 def attempt(id: str, code: str):
     """Run an exercise's cell with a wrong answer in it, in a copy of the names that it would have had; returns the verdict."""
-    names = copied(_kept[id])
+    names = Copy(_kept[id])
     *body, call = ast.parse(code).body
     file = get_ipython().compile.cache(code)  # so that a check can show the line that failed
     exec(compile(ast.Module(body, []), file, "exec"), names)

@@ -114,8 +114,12 @@ def _state(lm) -> dict:
 
 
 def _hooks(module) -> dict[str, list]:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs")
-    return {kind: list(getattr(module, kind).items()) for kind in kinds}
+    """All but transformers' own, which it puts in for good when it is first asked for hidden states or attention."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    found = {kind: getattr(module, kind).items() for kind in kinds}
+    return {
+        kind: [(n, f) for n, f in all if not f.__module__.startswith("transformers.")] for kind, all in found.items()
+    }
 
 
 def assert_untouched(lm, before: dict) -> None:
