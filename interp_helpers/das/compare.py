@@ -69,7 +69,6 @@ def compare_subspaces(
     *,
     ranks: Sequence[int] = (1,),
     seeds: Sequence[int] = (0, 1, 2),
-    validation: Sequence[Counterfactual | tuple] = (),
     answers: Sequence[str | int] | None = None,
     force: bool = False,
     **training,
@@ -89,21 +88,20 @@ def compare_subspaces(
         model, site, answers: as in `das.interchange_accuracy`.
         train, test: pairs that share no prompt.
         ranks, seeds: of the random and the learnt subspaces; a seed decides the beginning and the batches' order.
-        validation, force: as in `das.train_das`.
-        training: how it learns, as in `das.train_das`: steps, batch_size, lr, patience.
+        force: as in `das.train_das`.
+        training: how it learns, as in `das.train_das`: steps, batch_size, lr.
 
     Raises:
         ValueError: no seeds; test prompts that are trained on; and what `train_das` refuses.
     """
-    train, test, validation = map(as_counterfactuals, (train, test, validation))
+    train, test = map(as_counterfactuals, (train, test))
     ranks, seeds, answers = as_ints(ranks), as_ints(seeds), as_answers(answers)
     if not seeds:
         raise ValueError(
             "seeds=() names no seed: give one at least, for the random and the learnt subspaces begin with it."
         )
-    require_held_out(train, test, "test")
-    require_held_out(validation, test, "test", used="validated on")
-    runs, check = training_runs(model, site, train, validation, answers, force)
+    require_held_out(train, test)
+    runs = training_runs(model, site, train, answers, force)
     test_runs = Interchanges(model, site, test, answers)
     activations, labels = _sources(runs)
     d = activations.shape[-1]
@@ -119,7 +117,7 @@ def compare_subspaces(
         learnt = subspaces[f"DAS, rank {rank}"] = []
         for seed in seeds:
             learnt.append(RotatedSubspace(d, rank, seed=1000 + seed))
-            learn(runs, check, learnt[-1], seed=seed, **training)
+            learn(runs, learnt[-1], seed=seed, **training)
 
     def measure(runs: Interchanges) -> dict[str, list[float]]:
         return {name: [runs.score(one)[0] for one in some] for name, some in subspaces.items()}

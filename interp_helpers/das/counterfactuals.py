@@ -103,8 +103,8 @@ def as_answers(answers) -> list | None:
     return None if answers is None else list(answers)
 
 
-def require_held_out(train: list, held_out: list, name: str, used: str = "trained on") -> None:
-    """Refuse counterfactuals whose prompts stand in others, too, which are `used` already.
+def require_held_out(train: list, held_out: list) -> None:
+    """Refuse test pairs whose prompts are trained on as well.
 
     Raises:
         ValueError: some do.
@@ -114,6 +114,6 @@ def require_held_out(train: list, held_out: list, name: str, used: str = "traine
     if shared:
         example = next(prompt for name, prompt in prompts.items() if name in shared)
         raise ValueError(
-            f"{len(shared)} of the {name} pairs' prompts are {used} as well, {example!r} for one: hold out whole items, so that no base or "
-            "source stands on both sides."
+            f"{len(shared)} of the test pairs' prompts are trained on as well, {example!r} for one: hold out whole items, so that no base "
+            "or source stands on both sides."
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -25,7 +24,7 @@ from tqdm.auto import tqdm
 from ..engine import frozen, require_gradients
 from ..models import LanguageModel
 from ..sites import Site
-from .counterfactuals import Counterfactual, as_answers, as_counterfactuals, require_held_out
+from .counterfactuals import Counterfactual, as_answers, as_counterfactuals
 from .interchange import Interchanges
 from .subspaces import principal_angles
 
@@ -79,40 +78,31 @@ class History:
 
     Attributes:
         loss, accuracy: of each step's batch: the loss, and the IIA.
-        checked: the steps after which the following were measured.
-        validation, validation_loss: IIA and loss on the validation pairs, if there are any.
-        angle: the largest principal angle to the subspace's beginning, in degrees: how far it has turned.
-        best: the step whose subspace was kept.
-        stopped_early: did validation stop it?
+        checked: twenty steps, or all where they are fewer.
+        angle: after each of these, the largest principal angle to the subspace's beginning, in degrees: how far it has turned.
     """
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     checked: list[int] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
     angle: list[float] = field(default_factory=list)
-    best: int = 0
-    stopped_early: bool = False
 
     def plot(self, title: str | None = None):
-        """IIA against steps, on training batches and on the validation pairs."""
+        """IIA on training batches against steps."""
         from ..plotting import curves
 
-        batches = [self.accuracy[step - 1] for step in self.checked]
         return curves(
             self.checked,
-            {"training batch": batches} | ({"validation pairs": self.validation} if self.validation else {}),
+            {"training batch": [self.accuracy[step - 1] for step in self.checked]},
             title=title or f"{self.accuracy[-1]:.0%} on the last training batch",
             xlabel="training step",
             ylabel="interchange-intervention accuracy",
         )
 
     def __repr__(self) -> str:
-        after = f", validation IIA {self.validation[self.checked.index(self.best)]:.2f}" if self.validation else ""
         return (
             f"History of {len(self.loss)} steps: loss {self.loss[0]:.2f} → {self.loss[-1]:.2f}, batch IIA "
-            f"{self.accuracy[0]:.2f} → {self.accuracy[-1]:.2f}; kept step {self.best}{after}; turned by {self.angle[-1]:.0f}°"
+            f"{self.accuracy[0]:.2f} → {self.accuracy[-1]:.2f}; turned by {self.angle[-1]:.0f}°"
         )
 
 
@@ -126,8 +116,6 @@ def train_das(
     batch_size: int = 16,
     lr: float = 0.01,
     seed: int = 0,
-    validation: Sequence[Counterfactual | tuple] = (),
-    patience: int = 5,
     answers: Sequence[str | int] | None = None,
     force: bool = False,
 ) -> History:
@@ -140,51 +128,35 @@ def train_das(
     True
 
     The loss is the cross-entropy of the label; the optimiser Adam, whose rate falls linearly to zero; the model's weights
-    stay as they are. Without validation the last step's subspace is kept, else the one with the highest validation IIA
-    (of equals, the lowest loss).
+    stay as they are.
 
     Args:
         model, site, pairs, answers: as in `interchange_accuracy`. With `answers` the loss ranks these words alone, too.
         subspace: a `RotatedSubspace` or a `BoundlessSubspace`; it is changed in place.
         steps, batch_size, lr: of the training.
         seed: of the batches' order. The global random state is left alone.
-        validation: pairs to choose the step by, with prompts that are not trained on.
-        patience: stop after so many checks (twenty in all) without an improvement.
         force: train even where there is nothing to learn, to see what comes of it.
 
     Raises:
         ValueError: before training, unless forced, where there is nothing to learn: source = base in every pair; labels that
-            the model gives anyway, or never gives even if the whole component is interchanged. Always: validation
-            prompts that are trained on, a subspace of another width, or inside `torch.inference_mode`.
+            the model gives anyway, or never gives even if the whole component is interchanged. Always: a subspace of another
+            width, or inside `torch.inference_mode`.
     """
-    pairs, validation, answers = as_counterfactuals(pairs), as_counterfactuals(validation), as_answers(answers)
-    runs, check = training_runs(model, site, pairs, validation, answers, force)
-    return learn(runs, check, subspace, steps=steps, batch_size=batch_size, lr=lr, seed=seed, patience=patience)
+    runs = training_runs(model, site, as_counterfactuals(pairs), as_answers(answers), force)
+    return learn(runs, subspace, steps=steps, batch_size=batch_size, lr=lr, seed=seed)
 
 
-def training_runs(
-    model, site, pairs: list, validation: list, answers: list | None, force: bool
-) -> tuple[Interchanges, Interchanges | None]:
-    """The training pairs' runs and the validation pairs', for `learn`; arguments and errors as in `train_das`."""
+def training_runs(model, site, pairs: list, answers: list | None, force: bool) -> Interchanges:
+    """The training pairs' runs, for `learn`; arguments and errors as in `train_das`."""
     require_gradients()
-    require_held_out(pairs, validation, "validation")
     runs = Interchanges(model, site, pairs, answers)
-    check = Interchanges(model, site, validation, answers) if validation else None
     if not force:
         runs.require_learnable()
-    return runs, check
+    return runs
 
 
 def learn(
-    runs: Interchanges,
-    check: Interchanges | None,
-    subspace,
-    *,
-    steps: int = 100,
-    batch_size: int = 16,
-    lr: float = 0.01,
-    seed: int = 0,
-    patience: int = 5,
+    runs: Interchanges, subspace, *, steps: int = 100, batch_size: int = 16, lr: float = 0.01, seed: int = 0
 ) -> History:
     """`train_das` on runs that are there already, so that several subspaces can be learnt from the same."""
     if steps < 1 or batch_size < 1:
@@ -194,14 +166,11 @@ def learn(
     runs.require_fit(subspace)
     subspace.to(runs.device)
     with frozen(runs.module):
-        return _train(runs, check, subspace, steps, batch_size, lr, seed, patience)
+        return _train(runs, subspace, steps, batch_size, lr, seed)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _train(runs, check, subspace, steps, batch_size, lr, seed, patience) -> History:
-    history, kept, waited = History(), None, 0
+def _train(runs, subspace, steps, batch_size, lr, seed) -> History:
+    history = History()
     learnt = {name: p for name, p in subspace.named_parameters() if p.requires_grad}
     # Boundaries learn at ten times the rotation's rate, as in pyvene's tutorials.
     rates = [{"params": p, "lr": 10 * lr if name.endswith("boundary") else lr} for name, p in learnt.items()]
@@ -227,25 +196,12 @@ def _train(runs, check, subspace, steps, batch_size, lr, seed, patience) -> Hist
             history.loss.append(loss.item())
             history.accuracy.append((logits.argmax(-1) == target).double().mean().item())
             bar.update()
-            if step not in checks:
-                continue
-            history.checked.append(step)
-            history.angle.append(math.nan if start is None else principal_angles(start, _basis(subspace)).max().item())
-            anneal(1.0)  # judged and kept as it will be used
-            if check is None:
-                history.best = step
-                continue
-            accuracy, loss = check.score(subspace)
-            history.validation.append(accuracy)
-            history.validation_loss.append(loss)
-            waited += 1
-            if kept is None or (accuracy, -loss) > kept[0]:
-                kept, waited, history.best = ((accuracy, -loss), deepcopy(subspace.state_dict())), 0, step
-            if waited >= patience and step < steps:
-                history.stopped_early = True
-                break
-    if kept is not None:
-        subspace.load_state_dict(kept[1])
+            if step in checks:
+                anneal(1.0)  # measured as it will be used
+                history.checked.append(step)
+                history.angle.append(
+                    math.nan if start is None else principal_angles(start, _basis(subspace)).max().item()
+                )
     return history
 
 

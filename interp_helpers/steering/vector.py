@@ -177,17 +177,14 @@ class SteeringVector:
         llama.cpp adds it at every token, the first among them, and knows no clamping.
 
         Raises:
-            ModuleNotFoundError: the package gguf is missing.
             ValueError: it isn't a vector of the residual stream after a block from 1 on, which is all that the format holds.
         """
         if self.component != "block_output" or self.layer < 1:
             raise ValueError(
                 f"llama.cpp's control vectors act on block_output from layer 1 on, and this one is for {self.component} {self.layer}."
             )
-        try:
-            from gguf import GGUFWriter
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError("Control vectors are written by the package gguf: pip install gguf") from None
+        from gguf import GGUFWriter  # slow to import, and asked for rarely
+
         writer = GGUFWriter(path, "controlvector")
         writer.add_string("controlvector.model_hint", self.model)
         writer.add_uint32("controlvector.layer_count", 1)
