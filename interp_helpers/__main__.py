@@ -67,10 +67,6 @@ def demo(args: argparse.Namespace) -> int:
     return demo.run()
 
 
-def _layer(text: str) -> int | None:
-    return None if text == "auto" else int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The commands: a function for each, and an entry here."""
     top = argparse.ArgumentParser(prog="python -m interp_helpers", description="Glass Box's command line.")
@@ -91,13 +87,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--model", help="a name or folder (default: INTERP_MODEL, else gpt2)")
     command.add_argument("--persona", action="append", metavar="ID", help="only this one (may be given several times)")
-    command.add_argument(
-        "--layer",
-        type=_layer,
-        default="auto",
-        metavar="auto|N",
-        help="build: at this block; auto: as measured on this model, else as a sweep finds",
-    )
+    layer = "build: at this block (default: as measured on this model, else as a sweep finds)"
+    command.add_argument("--layer", type=int, metavar="N", help=layer)
     command.add_argument(
         "--to", metavar="PATH", help="build, test: the folder of vectors; report: a JSON file to write"
     )

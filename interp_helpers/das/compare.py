@@ -120,7 +120,7 @@ def compare_subspaces(
             learn(runs, learnt[-1], seed=seed, **training)
 
     def measure(runs: Interchanges) -> dict[str, list[float]]:
-        return {name: [runs.score(one)[0] for one in some] for name, some in subspaces.items()}
+        return {name: [runs.score(one) for one in some] for name, some in subspaces.items()}
 
     return Comparison(measure(runs), measure(test_runs), (len(train), len(test)), subspaces)
 

@@ -2,7 +2,7 @@
 
 Learning a subspace repeats one interchange some thousand times at one and the same site. Nothing before the site ever changes,
 so both runs of every pair are computed up to it once, and wait there; what is computed again and again, with gradients, is only
-what follows (`engine.resume`). Training, validation and test are the same few lines with other pairs.
+what follows (`engine.resume`). Training and test are the same few lines with other pairs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ..edits import editable, replace, require_basis, swapped
 from ..engine import Run, can_resume, frozen
@@ -112,15 +111,14 @@ class Interchanges:
         return logits[:, self._answers].float(), where.int().argmax(1)
 
     @torch.no_grad()
-    def score(self, subspace) -> tuple[float, float]:
-        """The interchange-intervention accuracy, and the mean cross-entropy."""
-        right, loss = 0, 0.0
+    def score(self, subspace) -> float:
+        """The interchange-intervention accuracy."""
+        right = 0
         with frozen(self.module):
             for rows in self.chunks():
                 logits, target = self.compete(self.logits(subspace, rows), rows)
                 right += int((logits.argmax(-1) == target).sum())
-                loss += cross_entropy(logits, target, reduction="sum").item()
-        return right / len(self), loss / len(self)
+        return right / len(self)
 
     def chunks(self) -> Sequence[Tensor]:
         """All pairs' numbers, `ROWS` at a time."""
@@ -312,8 +310,6 @@ class _Enough(Exception):
 def _distinct(prompts: list) -> tuple[list, Tensor]:
     """The distinct prompts among some, and which of them each one is."""
     keys = [key(prompt) for prompt in prompts]
-    found: dict = {}
-    for name, prompt in zip(keys, prompts, strict=True):
-        found.setdefault(name, prompt)
+    found = dict(zip(keys, prompts, strict=True))
     numbers = {name: i for i, name in enumerate(found)}
     return list(found.values()), torch.tensor([numbers[name] for name in keys])

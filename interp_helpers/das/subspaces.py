@@ -102,28 +102,22 @@ class BoundlessSubspace(nn.Module):
         seed: of the random rotation that it begins with.
         temperature: T at the beginning and at the end of training.
         penalty: what a whole space's worth of dimensions costs, in units of the loss.
-        boundary: b at the beginning, as a share of d; it stays between one dimension and all.
+
+    Attributes:
+        boundary: b, as a share of d: at first a half. It stays between one dimension and all.
 
     Raises:
         ValueError: d is less than one.
     """
 
-    def __init__(
-        self,
-        d: int,
-        *,
-        seed: int = 0,
-        temperature: tuple[float, float] = (50.0, 0.1),
-        penalty: float = 1.0,
-        boundary: float = 0.5,
-    ):
+    def __init__(self, d: int, *, seed: int = 0, temperature: tuple[float, float] = (50.0, 0.1), penalty: float = 1.0):
         super().__init__()
         if d < 1:
             raise ValueError(f"A space has one dimension at least, and d={d} was given.")
         self.d, self.temperatures, self.penalty_weight = d, temperature, penalty
         random = torch.randn(d, d, generator=torch.Generator().manual_seed(seed))
         self.weight = nn.Parameter(_orthonormal(random))
-        self.boundary = nn.Parameter(torch.tensor(float(boundary)))
+        self.boundary = nn.Parameter(torch.tensor(0.5))
         self.register_buffer("temperature", torch.tensor(float(temperature[0])))
 
     @property
@@ -232,7 +226,7 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
         raise ValueError(
             f"The means of the {len(classes)} classes are equal, so they span nothing: take another site or labels."
         )
-    return RotatedSubspace(x.shape[1], rank, start=_span(centred.mT, rank))
+    return RotatedSubspace(x.shape[1], rank, start=torch.linalg.svd(centred.mT, full_matrices=False).U[:, :rank])
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
@@ -279,7 +273,3 @@ def _matrix(activations: Tensor) -> Tensor:
     if activations.ndim != 2:
         raise ValueError(f"Activations (n, d) were expected, and {tuple(activations.shape)} was given.")
     return activations.detach().float().cpu()
-
-
-def _span(columns: Tensor, rank: int) -> Tensor:
-    return torch.linalg.svd(columns, full_matrices=False).U[:, :rank]

@@ -6,21 +6,19 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from typing import Annotated
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
-from ..steering import SteeringVector, prompts
+from ..steering import prompts
 from .engine import Piece, Vectors, write
-from .guard import Bodies, Refused, refuse_in_sentences, unexpected
-from .room import Full, Gone, Room, Ticket
+from .guard import Bodies, refuse_in_sentences, unexpected
+from .room import PLACES, Gone, Room, Ticket
 
 STRENGTH = 2.0  # the largest size of a strength, in units of the layer's mean residual norm; far beyond any sense
 TEMPERATURE = 2.0
@@ -28,7 +26,6 @@ NEW_TOKENS = 200
 PROMPT_CHARACTERS = 2000
 PROMPT_TOKENS = 400
 SEED = 2**53 - 1  # the largest whole number that JavaScript has
-RETRY_AFTER = 10  # seconds
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What comes in, and what goes out
@@ -91,9 +88,12 @@ class Generated(BaseModel):
     steering: list[Applied]
 
 
+Shift = Annotated[float, AfterValidator(lambda shift: round(shift, 4) + 0.0)]  # and no -0.0
+
+
 class Token(BaseModel):
     text: str
-    shift: float = Field(description="log p(steered) − log p(unsteered) of this token, in nats")
+    shift: Shift = Field(description="log p(steered) − log p(unsteered) of this token, in nats")
 
 
 class Compared(BaseModel):
@@ -109,7 +109,7 @@ class Event(BaseModel):
 
     side: str | None = None
     token: str | None = None
-    shift: float | None = None
+    shift: Shift | None = None
     waiting: int | None = None
     building: Applied | None = None
     done: bool | None = None
@@ -158,26 +158,21 @@ REFUSALS = {
     422: {"model": Problem, "description": "A field is not what was expected"},
     503: {"model": Problem, "description": "Every place in the queue is taken"},
 }
+NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The work
 
 
-@dataclass(frozen=True)
-class Building:
-    """Said before a vector is built, which takes a while."""
-
-    vector: Applied
-
-
 def perform(
     lm: LanguageModel, vectors: Vectors, ask: Ask, plan: list[Applied], base: bool
-) -> Iterator[Building | Piece]:
-    """Everything that a request makes the model do; runs in the worker thread."""
+) -> Iterator[Applied | Piece]:
+    """Everything that a request makes the model do; runs in the worker thread. A vector that has to be built, which takes a while,
+    is named first."""
     steering = []
     for part in plan:
-        if not vectors.is_ready(part.persona, part.layer):
-            yield Building(part)
+        if (part.persona, part.layer) not in vectors.made:
+            yield part
         steering.append((vectors.at(part.persona, part.layer), part.strength))
     yield from write(lm, ask.prompt, steering, ask.max_length, ask.temperature, ask.seed, base=base)
 
@@ -196,23 +191,9 @@ class TicketedStream(StreamingResponse):
             self._ticket.leave()
 
 
-def create_app(
-    lm: LanguageModel,
-    vectors: Vectors | Mapping[str, SteeringVector],
-    *,
-    strength: float | None = None,
-    places: int = 40,
-) -> FastAPI:
-    """The app for one model.
-
-    Args:
-        lm: the model. Only the app may use it while it serves.
-        vectors: the personas' vectors by id, or `Vectors`, which can build those for other layers.
-        strength: what every persona is steered with by default, instead of its vector's own strength.
-        places: how many requests may wait for their turn; whoever comes after that is asked to try again.
-    """
-    vectors = vectors if isinstance(vectors, Vectors) else Vectors(vectors)
-    room = Room(places)
+def create_app(lm: LanguageModel, vectors: Vectors) -> FastAPI:
+    """The app for one model, which only the app may use while it serves."""
+    room = Room()
     tokenizer = copy.deepcopy(lm.tokenizer)  # the model's own is in use in the worker thread
 
     app = FastAPI(
@@ -224,105 +205,80 @@ def create_app(
     app.add_middleware(Bodies)
     refuse_in_sentences(app, EXPECTED)
 
-    def default_strength(persona: str) -> float:
-        own = vectors.own[persona].strength
-        return strength if strength is not None else 0.3 if own is None else own
+    @app.exception_handler(Gone)
+    async def _(request: Request, error: Gone) -> Response:
+        return Response(status_code=499)  # nginx's number for a client that has gone; nobody reads it
 
     def planned(ask: Ask) -> list[Applied]:
-        """Which vectors a request is for. Raises Refused for what there isn't."""
+        """Which vectors a request is for. Raises HTTPException for what there isn't."""
         parts = [Part(persona=ask.steering)] if isinstance(ask.steering, str) else ask.steering or []
         plan = []
         for part in parts:
             if part.persona not in vectors.own:
-                raise Refused(
-                    f"There is no persona {part.persona!r}: choose one of {', '.join(vectors.own)}, or null for none."
+                raise HTTPException(
+                    422,
+                    f"There is no persona {part.persona!r}: choose one of {', '.join(vectors.own)}, or null for none.",
                 )
-            layers = vectors.layers(part.persona)
-            layer = vectors.own[part.persona].layer if ask.layer is None else ask.layer
-            if layer not in layers:
-                there = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
-                raise Refused(
-                    f"layer is {layer}, and for {part.persona} there is {there} of {lm.name}: choose one of those, or null."
+            own = vectors.own[part.persona]
+            layer = own.layer if ask.layer is None else ask.layer
+            if layer >= lm.n_layers:
+                raise HTTPException(
+                    422,
+                    f"layer is {layer}, and for {part.persona} there are layers 0 to {lm.n_layers - 1} of {lm.name}: choose one of "
+                    "those, or null.",
                 )
-            given = ask.strength if part.strength is None else part.strength
-            plan.append(
-                Applied(
-                    persona=part.persona,
-                    layer=layer,
-                    strength=default_strength(part.persona) if given is None else given,
-                )
-            )
+            given = (strength for strength in (part.strength, ask.strength, own.strength) if strength is not None)
+            plan.append(Applied(persona=part.persona, layer=layer, strength=next(given)))
         if len({part.persona for part in plan}) < len(plan):
-            raise Refused(
-                f"steering names {plan[0].persona} twice, and two different personas were expected: leave one out."
+            raise HTTPException(
+                422, f"steering names {plan[0].persona} twice, and two different personas were expected: leave one out."
             )
         return plan
 
-    def fits(ask: Ask) -> None:
-        """Raises Refused for a prompt that the model can't take."""
-        n = len(tokenizer(ask.prompt)["input_ids"])
+    def admitted(ask: Ask) -> tuple[list[Applied], Ticket]:
+        """The vectors that a request is for, and its place in the queue. Raises HTTPException for a prompt that the model can't take."""
+        plan, n = planned(ask), len(tokenizer(ask.prompt)["input_ids"])
         context = getattr(lm.model.config, "max_position_embeddings", None) or PROMPT_TOKENS + NEW_TOKENS
         most = min(PROMPT_TOKENS, context - ask.max_length)
         if not 1 <= n <= most:
             room_for = f"1 to {most} tokens" if most >= 1 else f"a smaller max_length than {ask.max_length}"
-            raise Refused(f"The prompt has {n} tokens for {lm.name}, and {room_for} were expected: change the prompt.")
+            raise HTTPException(
+                422, f"The prompt has {n} tokens for {lm.name}, and {room_for} were expected: change the prompt."
+            )
+        return plan, room.ticket()
 
-    def admitted() -> Ticket:
-        try:
-            return room.ticket()
-        except Full:
-            raise Refused(
-                f"{room.waiting} requests are waiting already, which is the most that is taken: try again in "
-                f"{RETRY_AFTER} seconds.",
-                503,
-                {"Retry-After": str(RETRY_AFTER)},
-            ) from None
-
-    async def whole(ask: Ask, request: Request, base: bool) -> tuple[list[Piece], list[Applied]] | None:
-        """Everything that is written for a request, once it is its turn; None if the client has gone."""
-        plan = planned(ask)
-        fits(ask)
-        ticket = admitted()
+    async def whole(ask: Ask, request: Request, base: bool) -> tuple[list[Piece], list[Applied]]:
+        """Everything that is written for a request, once it is its turn."""
+        plan, ticket = admitted(ask)
         gone = request.is_disconnected
         try:
             async for _ in ticket.turn(gone):
                 pass
             steps = ticket.work(perform(lm, vectors, ask, plan, base), gone)
             return [step async for step in steps if isinstance(step, Piece)], plan
-        except Gone:
-            return None
         finally:
             ticket.leave()
 
     @app.post("/generate", response_model=Generated, responses=REFUSALS, summary="The steered text")
     async def generate(ask: Ask, request: Request):
-        done = await whole(ask, request, base=False)
-        if done is None:
-            return _nobody()
-        return Generated(text=_joined(done[0], "steered"), steering=done[1])
+        pieces, plan = await whole(ask, request, base=False)
+        return Generated(text=_joined(pieces, "steered"), steering=plan)
 
     @app.post("/compare", response_model=Compared, responses=REFUSALS, summary="The base text and the steered one")
     async def compare(ask: Ask, request: Request):
-        done = await whole(ask, request, base=True)
-        if done is None:
-            return _nobody()
-        pieces, plan = done
-        tokens = [Token(text=piece.text, shift=_rounded(piece.shift)) for piece in pieces if piece.side == "steered"]
+        pieces, plan = await whole(ask, request, base=True)
+        tokens = [Token(text=piece.text, shift=piece.shift) for piece in pieces if piece.side == "steered"]
         return Compared(base=_joined(pieces, "base"), steered=_joined(pieces, "steered"), tokens=tokens, steering=plan)
-
-    stream_format = {"application/x-ndjson": {"schema": {"type": "string", "description": _one_line(Event.__doc__)}}}
 
     @app.post(
         "/stream",
         response_class=StreamingResponse,
-        responses={**REFUSALS, 200: {"description": "Lines of JSON, one an event", "content": stream_format}},
+        responses={**REFUSALS, 200: {"description": "Lines of JSON, one an event", "content": NDJSON}},
         summary="Both texts, token by token",
-        description=f"Newline-delimited JSON. {_one_line(Event.__doc__)}",
+        description=f"Newline-delimited JSON. {Event.__doc__}",
     )
     async def stream(ask: Ask, request: Request):
-        plan = planned(ask)
-        fits(ask)
-        ticket = admitted()
+        plan, ticket = admitted(ask)
 
         # A whole stream is smaller than what the server buffers for a client, so a slow one doesn't hold up the room.
         async def lines() -> AsyncIterator[str]:
@@ -331,12 +287,11 @@ def create_app(
                 async for ahead in ticket.turn(request.is_disconnected):
                     yield _line(Event(waiting=ahead))
                 async for step in ticket.work(perform(lm, vectors, ask, plan, True), request.is_disconnected):
-                    if isinstance(step, Building):
-                        yield _line(Event(building=step.vector))
+                    if isinstance(step, Applied):
+                        yield _line(Event(building=step))
                         continue
                     texts[step.side] += step.text
-                    shift = None if step.shift is None else _rounded(step.shift)
-                    yield _line(Event(side=step.side, token=step.text, shift=shift))
+                    yield _line(Event(side=step.side, token=step.text, shift=step.shift))
                 ticket.leave()  # the next one needn't wait until this client has read everything
                 yield _line(Event(done=True, steering=plan, **texts))
             except Gone:
@@ -360,9 +315,9 @@ def create_app(
                     id=persona,
                     title=vectors.titles[persona],
                     layer=vector.layer,
-                    strength=round(default_strength(persona), 4),
+                    strength=round(vector.strength, 4),
                     mode=vector.mode,
-                    layers=vectors.layers(persona),
+                    layers=list(range(lm.n_layers)),
                 )
                 for persona, vector in vectors.own.items()
             ],
@@ -370,7 +325,7 @@ def create_app(
 
     @app.get("/health", summary="Is it there, and how many are waiting?")
     async def health() -> Health:
-        return Health(status="ok", model=lm.name, busy=room.busy, waiting=room.waiting, places=room.places)
+        return Health(status="ok", model=lm.name, busy=room.busy, waiting=room.waiting, places=PLACES)
 
     page = resources.files(__package__).joinpath("page.html").read_text("utf-8")
 
@@ -395,16 +350,4 @@ def _joined(pieces: list[Piece], side: str) -> str:
 
 
 def _line(event: Event) -> str:
-    return json.dumps(event.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
-
-
-def _rounded(shift: float) -> float:
-    return round(shift, 4) + 0.0  # and no -0.0
-
-
-def _nobody() -> Response:
-    return Response(status_code=499)  # nginx's number for a client that has gone; nobody reads it
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return event.model_dump_json(exclude_none=True) + "\n"

@@ -47,38 +47,25 @@ class Vectors:
     """The steering vectors of the page, by persona; those at other layers are built on first use and kept.
 
     Args:
-        own: a vector for each persona, at the layer that was measured.
-        build: makes a persona's vector at another layer; without it, there are no other layers.
-        titles: the personas' names for people; by default their ids.
-        n_layers: how many layers the model has.
+        own: a vector for each persona, at the layer that was measured, with the strength to be used by default.
+        titles: the personas' names for people.
+        build: makes a persona's vector at another layer.
     """
 
     def __init__(
         self,
         own: Mapping[str, SteeringVector],
-        build: Callable[[str, int], SteeringVector] | None = None,
-        titles: Mapping[str, str] | None = None,
-        n_layers: int = 0,
+        titles: Mapping[str, str],
+        build: Callable[[str, int], SteeringVector],
     ):
-        self.own = dict(own)
-        self.titles = {persona: (titles or {}).get(persona, persona) for persona in self.own}
-        self._build = build
-        self._n_layers = n_layers
-        self._made = {(persona, vector.layer): vector for persona, vector in self.own.items()}
-
-    def layers(self, persona: str) -> list[int]:
-        """The layers at which there is a vector, or at which one can be built."""
-        return list(range(self._n_layers)) if self._build else [self.own[persona].layer]
-
-    def is_ready(self, persona: str, layer: int) -> bool:
-        """Whether `at` has it without building."""
-        return (persona, layer) in self._made
+        self.own, self.titles, self._build = own, titles, build
+        self.made = {(persona, vector.layer): vector for persona, vector in own.items()}
 
     def at(self, persona: str, layer: int) -> SteeringVector:
-        """A persona's vector at one of `layers`. It may run the model, so call it where the model is run."""
-        if not self.is_ready(persona, layer):
-            self._made[persona, layer] = self._build(persona, layer)
-        return self._made[persona, layer]
+        """A persona's vector at a layer. It may run the model, so call it where the model is run."""
+        if (persona, layer) not in self.made:
+            self.made[persona, layer] = self._build(persona, layer)
+        return self.made[persona, layer]
 
 
 def write(

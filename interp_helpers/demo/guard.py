@@ -5,22 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from http import HTTPStatus
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.exceptions import HTTPException
 
 BODY_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
-
-
-class Refused(HTTPException):
-    """A request that is refused, with its status and the sentence that says why."""
-
-    def __init__(self, sentence: str, status: int = 422, headers: Mapping[str, str] | None = None):
-        super().__init__(status, sentence, dict(headers or {}))
 
 
 class Bodies:
@@ -43,20 +35,19 @@ class Bodies:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        if len(body) > BODY_BYTES:
+            sentence = (
+                f"The body has more than {BODY_BYTES:,} bytes, which is the most that is taken: send a shorter one."
+            )
+            # The rest of it is not read, so the connection can't go on.
+            return await _answer(413, sentence, {"connection": "close"})(scope, receive, send)
         problem = _problem(bytes(body))
         if problem:
-            status, sentence = problem
-            # The rest of a body that is too long is not read, so the connection can't go on.
-            headers = {"connection": "close"} if status == 413 else None
-            return await _answer(status, sentence, headers)(scope, receive, send)
-        replayed = False
+            return await _answer(400, problem)(scope, receive, send)
+        replay = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def again() -> Mapping:
-            nonlocal replayed
-            if replayed:
-                return await receive()
-            replayed = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return replay.pop() if replay else await receive()
 
         await self.app(scope, again, send)
 
@@ -73,18 +64,14 @@ def refuse_in_sentences(app: FastAPI, expected: Mapping[str, str]) -> None:
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         return _answer(422, _sentence(error, expected))
 
-    @app.exception_handler(AnyHTTPException)
-    async def _(request: Request, error: AnyHTTPException) -> JSONResponse:
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:
         sentence = error.detail
         if error.status_code == 404:
             sentence = f"There is nothing at {request.url.path}: /openapi.json lists what there is."
         elif error.status_code == 405:
-            allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow", "another method")
+            allowed = error.headers["Allow"]
             sentence = f"{request.method} was got at {request.url.path}, and {allowed} is expected: see /openapi.json."
-        elif sentence == HTTPStatus(error.status_code).phrase or not isinstance(sentence, str):
-            sentence = (
-                f"The request was refused ({error.status_code} {sentence}): see /openapi.json for what is expected."
-            )
         return _answer(error.status_code, sentence, error.headers)
 
     @app.exception_handler(Exception)
@@ -111,27 +98,19 @@ def _answer(status: int, sentence: str, headers: Mapping[str, str] | None = None
     return JSONResponse({"detail": sentence}, status, dict(headers or {}))
 
 
-def _problem(body: bytes) -> tuple[int, str] | None:
-    """The status and the sentence for a body that is too long or isn't JSON; None for one that is."""
-    if len(body) > BODY_BYTES:
-        return 413, f"The body has more than {BODY_BYTES:,} bytes, which is the most that is taken: send a shorter one."
+def _problem(body: bytes) -> str | None:
+    """The sentence for a body that isn't JSON; None for one that is."""
     try:
         json.loads(body.decode("utf-8"), parse_constant=_not_json)
     except UnicodeDecodeError as error:
-        return (
-            400,
-            f"Byte {error.start} of the body is not UTF-8, and JSON in UTF-8 was expected: encode the body as UTF-8.",
-        )
+        return f"Byte {error.start} of the body is not UTF-8, and JSON in UTF-8 was expected: encode the body as UTF-8."
     except RecursionError:
-        return (
-            400,
-            "The body is nested too deeply, and a flat JSON object was expected: see /openapi.json for its fields.",
-        )
+        return "The body is nested too deeply, and a flat JSON object was expected: see /openapi.json for its fields."
     except json.JSONDecodeError as error:
         found = "is empty" if not body.strip() else f"is not JSON ({error.msg} at character {error.pos})"
-        return 400, f"The body {found}, and a JSON object was expected: see /openapi.json for its fields."
+        return f"The body {found}, and a JSON object was expected: see /openapi.json for its fields."
     except ValueError as error:  # NaN, infinity, or a number of thousands of digits
-        return 400, f"The body has a number that can't be used ({error}), and finite ones were expected: correct it."
+        return f"The body has a number that can't be used ({error}), and finite ones were expected: correct it."
     return None
 
 

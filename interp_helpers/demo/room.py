@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fastapi import HTTPException
+
+PLACES = 40  # so many may wait besides the one whose turn it is
+RETRY_AFTER = 10  # seconds, for whoever finds no place
 POLL = 0.25  # seconds between two looks at whether a waiting client is still there
 _END = object()
-
-
-class Full(Exception):
-    """Every place is taken."""
 
 
 class Gone(Exception):
@@ -25,14 +25,9 @@ class Gone(Exception):
 
 
 class Room:
-    """The queue for one model. Its worker thread ends with the program.
+    """The queue for one model. Its worker thread ends with the program."""
 
-    Args:
-        places: how many may wait besides the one whose turn it is.
-    """
-
-    def __init__(self, places: int = 40):
-        self.places = places
+    def __init__(self):
         self._queue: deque[Ticket] = deque()
         self._thread = ThreadPoolExecutor(1, "model")
 
@@ -50,10 +45,15 @@ class Room:
         """A place at the end of the queue, to be given back with `leave`.
 
         Raises:
-            Full: there is none.
+            HTTPException: there is none.
         """
-        if self.waiting >= self.places:
-            raise Full
+        if self.waiting >= PLACES:
+            raise HTTPException(
+                503,
+                f"{self.waiting} requests are waiting already, which is the most that is taken: try again in "
+                f"{RETRY_AFTER} seconds.",
+                {"Retry-After": str(RETRY_AFTER)},
+            )
         ticket = Ticket(self)
         self._queue.append(ticket)
         self._call()
@@ -72,11 +72,6 @@ class Ticket:
         self._room = room
         self._work: Generator | None = None
 
-    @property
-    def ahead(self) -> int:
-        """How many are before it."""
-        return self._room._queue.index(self)
-
     async def turn(self, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[int]:
         """Wait: yields how many are ahead, at first and whenever that changes, and ends when the turn has come.
 
@@ -85,9 +80,10 @@ class Ticket:
         """
         said = None
         while not self.called.is_set():
-            if self.ahead != said:
-                said = self.ahead
-                yield said
+            ahead = self._room._queue.index(self)
+            if ahead != said:
+                said = ahead
+                yield ahead
             try:
                 await asyncio.wait_for(self.called.wait(), POLL)
             except asyncio.TimeoutError:  # the built-in one only from Python 3.11 on

@@ -56,12 +56,10 @@ class Settings:
 def main() -> int:
     """Serve until stopped; the exit code. Errors are those of `Settings.of`, `listen` and `load_model`."""
     settings = Settings.of(os.environ)
-    listener = listen(
-        settings.host, settings.port
-    )  # before the model is loaded: whoever has to wait should wait for nothing
-    with listener:
+    # Before the model is loaded: whoever has to wait should wait for nothing.
+    with listen(settings.host, settings.port) as listener:
         lm = load_model()
-        app = create_app(lm, course_vectors(lm), strength=settings.strength)
+        app = create_app(lm, course_vectors(lm, settings.strength))
         print(announcement(settings.host, listener.getsockname()[1]), flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])
@@ -118,9 +116,12 @@ def announcement(host: str, port: int) -> str:
     )
 
 
-def course_vectors(lm: LanguageModel) -> Vectors:
-    """The personas' vectors for this model, with a line for each that has to be built first."""
+def course_vectors(lm: LanguageModel, strength: float | None = None) -> Vectors:
+    """The personas' vectors for this model, with a line for each that has to be built first; each with its own strength, or with
+    one for all."""
     own = {persona: _own_vector(lm, persona) for persona in personas()}
+    if strength is not None:
+        own = {persona: replace(vector, strength=strength) for persona, vector in own.items()}
 
     # One layer at a time: all of them in one pass take minutes, and the whole room would wait for them.
     def build(persona: str, layer: int) -> SteeringVector:
@@ -129,7 +130,7 @@ def course_vectors(lm: LanguageModel) -> Vectors:
         print(f"Built {persona} at layer {layer} in {time.monotonic() - started:.0f} s.", flush=True)
         return replace(vector, strength=own[persona].strength, mode=own[persona].mode)
 
-    return Vectors(own, build, {persona.id: persona.title for persona in personas().values()}, lm.n_layers)
+    return Vectors(own, {id: persona.title for id, persona in personas().items()}, build)
 
 
 def _own_vector(lm: LanguageModel, persona: str) -> SteeringVector:

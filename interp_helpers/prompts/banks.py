@@ -64,6 +64,9 @@ class Statement:
     fold: int
 
 
+FOLDS = 5  # groups of countries of `truths`
+
+
 @cache
 def _bank(name: str) -> tuple[dict, ...]:
     return tuple(json.loads(resources.files(__package__).joinpath(f"{name}.json").read_text("utf-8")))
@@ -90,7 +93,7 @@ def pairs(family: str | None = None) -> list[Pair]:
     return _of_family([Pair(**entry) for entry in _bank("pairs")], family)
 
 
-def truths(bank: Sequence[Fact] | None = None, *, folds: int = 5, seed: int = 0) -> list[Statement]:
+def truths(bank: Sequence[Fact] | None = None, *, seed: int = 0) -> list[Statement]:
     """Statements about cities, half of them true, from which a probe for truth can learn nothing else (after the
     `cities` data of Marks & Tegmark 2023).
 
@@ -107,18 +110,17 @@ def truths(bank: Sequence[Fact] | None = None, *, folds: int = 5, seed: int = 0)
 
     Args:
         bank: facts whose subject is a city and whose answer its country (default: `facts("country_of_city")`).
-        folds: how many groups of countries.
         seed: of the countries' order.
 
     Raises:
-        ValueError: too few countries for so many folds.
+        ValueError: too few countries for five folds.
     """
     cities: dict[str, list[Fact]] = {}
     for fact in facts("country_of_city") if bank is None else bank:
         cities.setdefault(fact.answer, []).append(fact)
     countries = sorted(cities)
     random.Random(seed).shuffle(countries)
-    groups: list[list[Fact]] = [[] for _ in range(folds)]
+    groups: list[list[Fact]] = [[] for _ in range(FOLDS)]
     for country in sorted(countries, key=lambda country: -len(cities[country])):
         min(groups, key=len).extend(cities[country])
     made = []
@@ -126,7 +128,7 @@ def truths(bank: Sequence[Fact] | None = None, *, folds: int = 5, seed: int = 0)
         most = max((len(cities[fact.answer]) for fact in group), default=0)
         if len(group) < max(2, 2 * most):
             raise ValueError(
-                f"{len(cities)} countries are too few for {folds} folds: in one, some city would have no wrong country to go with."
+                f"{len(cities)} countries are too few for {FOLDS} folds: in one, some city would have no wrong country to go with."
             )
         wrong = [fact.answer for fact in group[most:] + group[:most]]  # past all cities of the same country
         for true, answers in ((True, [fact.answer for fact in group]), (False, wrong)):

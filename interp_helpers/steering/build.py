@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .vector import SteeringVector
 
 ROWS = 32  # texts per forward
+CONTEXTS = 12  # of each kind, before each stub
 
 
 def from_contrast(
@@ -34,7 +35,6 @@ def from_contrast(
     pooling: str | tuple[str, int] = "mean",
     normalize: bool = True,
     *,
-    component: str = "block_output",
     name: str = "",
 ) -> SteeringVector | list[SteeringVector]:
     """The direction between two sets of texts: the difference of their means (Rimsky et al. 2024, section 3).
@@ -47,13 +47,12 @@ def from_contrast(
             last k; the first token is left out.
         normalize: a direction of unit length, whose strength is in units of the residual norm; otherwise the difference
             as it is, and strength counts multiples of it (as in Rimsky et al. 2024).
-        component: where it is read and applied.
         name: what to call it.
 
     Raises:
-        ValueError: no texts, a text of one token, an unknown pooling, or a component that is split by heads.
+        ValueError: no texts, a text of one token, an unknown pooling, or no such layer.
     """
-    sites = [Site(component, one) for one in as_ints(layer)]
+    sites = [Site("block_output", one) for one in as_ints(layer)]
     having, lacking = (pooled(lm, texts, sites, pooling) for texts in (positive, negative))
     differences = [a.mean(0) - b.mean(0) for a, b in zip(having, lacking, strict=True)]
     about = {"method": "mean", "pooling": list(pooling) if isinstance(pooling, tuple) else pooling}
@@ -69,23 +68,17 @@ def from_context(
     layer: int | Sequence[int],
     *,
     cues: Sequence[str] = (),
-    contexts: int = 12,
-    normalize: bool = True,
-    component: str = "block_output",
     name: str = "",
-    seed: int = 0,
 ) -> SteeringVector | list[SteeringVector]:
     """The direction that texts leave behind in what is read *after* them: the same short stub follows two texts of one set,
     or two of the other, and only the stub's tokens are compared, so that their own words cancel out.
 
     Args:
-        lm, normalize, component, name: as for `from_contrast`; so is `layer`.
+        lm, layer, name: as for `from_contrast`.
         positive, negative: texts, two of which, drawn at random, make a context.
         stubs: beginnings of sentences that say nothing of the matter ("In the morning I"): the mean over their tokens.
         cues: beginnings after which it is the natural next word ("I live in", for a city): their last token, where
             the model is about to say it. The two differences, brought to unit length, are added.
-        contexts: how many contexts of each kind stand before each stub.
-        seed: of the drawing.
 
     Raises:
         ValueError: fewer than two texts in a set, no stub, or a single text where a list was expected.
@@ -97,13 +90,13 @@ def from_context(
             f"A context takes two texts of a set, and a stub follows: got {len(positive)} and {len(negative)} texts and "
             f"{len(stubs)} stubs."
         )
-    sites = [Site(component, one) for one in as_ints(layer)]
-    generator = torch.Generator().manual_seed(seed)
+    sites = [Site("block_output", one) for one in as_ints(layer)]
+    generator = torch.Generator().manual_seed(0)
 
     def after(texts: Sequence[str], beginnings: Sequence[str], last_only: bool) -> list[Tensor]:
         prompts, lengths = [], []
         for stub in beginnings:
-            for _ in range(contexts):
+            for _ in range(CONTEXTS):
                 first, second = torch.randperm(len(texts), generator=generator)[:2].tolist()
                 context = f"{texts[first]} {texts[second]}"
                 prompts.append(f"{context} {stub}")
@@ -118,49 +111,44 @@ def from_context(
     if cues:
         at_cues = differences(cues, True)
         directions = [_unit(one) + _unit(other) for one, other in zip(directions, at_cues, strict=True)]
-    about = {"method": "context", "stubs": list(stubs), "cues": list(cues), "contexts": contexts, "seed": seed}
-    return _vectors(cls, lm, directions, sites, positive, negative, normalize, name, about, layer)
+    about = {"method": "context", "stubs": list(stubs), "cues": list(cues), "contexts": CONTEXTS, "seed": 0}
+    return _vectors(cls, lm, directions, sites, positive, negative, True, name, about, layer)
 
 
 def train(
     cls: type[SteeringVector],
     lm: LanguageModel,
     texts: Sequence[str | tuple[str, str]],
-    layer: int | Sequence[int],
+    layer: int,
     *,
     steps: int = 60,
     batch_size: int = 12,
     lr: float = 0.05,
     strength: float = 0.5,
-    component: str = "block_output",
     name: str = "",
     seed: int = 0,
-) -> SteeringVector | list[SteeringVector]:
+) -> SteeringVector:
     """The vector under which the model finds given texts likeliest, by gradient descent (Subramani et al. 2022; Cao et
     al. 2024), of a norm that is bounded.
 
     Args:
-        lm, component, name: as for `from_contrast`.
+        lm, name: as for `from_contrast`.
         texts: what the steered model should write; a (prompt, continuation) pair counts the continuation alone.
-        layer: where it is added; several layers give a list of vectors, trained together and meant to act together.
+        layer: where it is added.
         steps, batch_size, lr: of Adam; the vector is in units of the residual norm.
-        strength: the largest norm of each, in the same units; the norm reached becomes the vector's own strength.
+        strength: the largest norm, in the same units; the norm reached becomes the vector's own strength.
         seed: of the batches.
 
     Raises:
-        ValueError: no texts, layers or steps, a single text, a text with nothing to predict, a strength that is not positive, or a
-            component that is split by heads; or inside `torch.inference_mode`.
+        ValueError: no texts or steps, a single text, a text with nothing to predict, a strength that is not positive, or no such
+            layer; or inside `torch.inference_mode`.
     """
-    layers = as_ints(layer)
-    if not texts or not layers or strength <= 0 or steps < 1:
+    if not texts or strength <= 0 or steps < 1:
         raise ValueError(
-            f"train needs texts, layers, steps and a positive strength, and got {len(texts)} texts, layers {layers}, {steps} steps "
-            f"and {strength}."
+            f"train needs texts, steps and a positive strength, and got {len(texts)} texts, {steps} steps and {strength}."
         )
     require_texts(texts)
     require_gradients()
-    sites = [Site(component, one) for one in layers]
-    require_whole(lm, sites)
     plain = [text if isinstance(text, str) else "".join(text) for text in texts]
     rows = [lm.tokens(text)[0] for text in plain]
     starts = [1 if isinstance(text, str) or not text[0] else len(lm.tokens(text[0])[0]) for text in texts]
@@ -169,17 +157,17 @@ def train(
             raise ValueError(
                 f"There is no token to learn from in {text!r}: give a text of two tokens, or a continuation, at least."
             )
-    scales = residual_norms(lm, plain, sites)
-    steered = [Site(component, one, slice(1, None)) for one in layers]  # all tokens but the first
+    [scale] = residual_norms(lm, plain, [Site("block_output", layer)])
+    steered = Site("block_output", layer, slice(1, None))  # all tokens but the first
     generator = torch.Generator().manual_seed(seed)
-    vectors = torch.zeros(len(sites), sites[0].place(lm).shape[-1], device=lm.device, requires_grad=True)
-    optimizer = torch.optim.Adam([vectors], lr=lr)
+    vector = torch.zeros(lm.d_model, device=lm.device, requires_grad=True)
+    optimizer = torch.optim.Adam([vector], lr=lr)
     losses = []
     with frozen(lm.model), torch.enable_grad():
         for _ in tqdm(range(steps), desc="training a steering vector", leave=False):
             batch = torch.randperm(len(rows), generator=generator)[:batch_size].tolist()
             tokens = lm.tokens([rows[i] for i in batch])
-            with intervene(lm, *[add(*each) for each in zip(steered, vectors, scales, strict=True)]):
+            with intervene(lm, add(steered, vector, scale)):
                 logits = lm(tokens, grad=True)
             columns, begin = torch.arange(tokens.shape[1]), torch.tensor([starts[i] for i in batch])
             own = tokens.attention_mask.bool() & (columns >= begin[:, None]).to(lm.device)
@@ -188,15 +176,12 @@ def train(
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                vectors *= (strength / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+                vector *= (strength / vector.norm().clamp(min=1e-12)).clamp(max=1)
             losses.append(loss.item())
-    about = {"method": "trained", "layers": layers, "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+    about = {"method": "trained", "steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
     about |= {"loss": [losses[0], losses[-1]], "texts": len(texts), "hash": contrast_hash(plain, [])}
-    made = [
-        cls(_unit(v), site.layer, component, name, lm.name, scale, strength=v.norm().item(), provenance=about)
-        for v, site, scale in zip(vectors.detach(), sites, scales, strict=True)
-    ]
-    return _as_asked(made, layer)
+    v = vector.detach()
+    return cls(_unit(v), layer, name=name, model=lm.name, scale=scale, strength=v.norm().item(), provenance=about)
 
 
 def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooling) -> list[Tensor]:
@@ -208,9 +193,8 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
             tokens, text by text.
 
     Raises:
-        ValueError: no texts, a text of a single token, an unknown pooling, or as `require_whole`.
+        ValueError: no texts, a text of a single token, an unknown pooling, or no such layer.
     """
-    require_whole(lm, sites)
     require_texts(texts)
     lengths = [len(lm.tokens(text)[0]) for text in texts]
     if min(lengths) < 2:
@@ -237,20 +221,6 @@ def require_texts(texts: Sequence[str]) -> None:
     """
     if isinstance(texts, str) or not len(texts):
         raise ValueError(f"A list of texts was expected, one at least, and {texts!r} was given.")
-
-
-def require_whole(lm: LanguageModel, sites: Sequence[Site]) -> None:
-    """Refuse sites where a steering vector can't act.
-
-    Raises:
-        ValueError: a component that is split per head, or the model has no such layer.
-    """
-    for site in sites:
-        if site.component == "attention_weight" or len(site.place(lm).shape) > 1:
-            raise ValueError(
-                f"{site.component!r} is split per head, and a steering vector is one direction: choose a whole component, such as "
-                "block_output."
-            )
 
 
 def residual_norms(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site]) -> list[float]:
@@ -291,11 +261,6 @@ def _vectors(cls, lm, directions, sites, positive, negative, normalize, name, ab
         cls(_unit(v) if normalize else v, site.layer, site.component, name, lm.name, scale, provenance=about)
         for v, site, scale in zip(directions, sites, scales, strict=True)
     ]
-    return _as_asked(made, layer)
-
-
-def _as_asked(made: list[SteeringVector], layer) -> SteeringVector | list[SteeringVector]:
-    """The list where several layers were asked for, its only vector where one was."""
     several = hasattr(layer, "__iter__") and getattr(layer, "ndim", 1)  # a tensor of one number has no axis
     return made if several else made[0]
 

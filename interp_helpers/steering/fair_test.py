@@ -20,25 +20,21 @@ class FairTest:
         scores: the `Scores` of each condition, in the order of the table. Besides the lists of words their hits have "judged": whether
             the judge puts a text above 19 in 20 unsteered ones. `scores["steered"].rate("judged")` is a share,
             `.interval("judged")` its 95 % interval.
-        name: of the vector.
     """
 
     scores: Mapping[str, Scores]
-    name: str
 
-    def plot(self, title: str | None = None):
-        """Each share with its interval: a row a list of words, a dot a condition. By default the title tells the judged shares."""
+    def plot(self, title: str):
+        """Each share with its interval: a row a list of words, a dot a condition."""
         from .. import plotting
 
         first, *_ = self.scores.values()
-        asked, request = list(self.scores.items())[-1]
-        steered = self.scores["steered"].rate("judged")
         return plotting.intervals(
             {
                 words: {name: (x.rate(words), *x.interval(words)) for name, x in self.scores.items()}
                 for words in first.hits
             },
-            title=title or f"{self.name}: judged {steered:.0%} steered, {request.rate('judged'):.0%} by a {asked}",
+            title=title,
             xlabel=f"share of {len(first.texts)} texts, with 95 % interval",
         )
 
@@ -114,8 +110,7 @@ def fair_test(
         {
             name: replace(x, name=name, hits={**x.hits, "judged": tuple((judged[name] > bar).tolist())})
             for name, x in scores.items()
-        },
-        vector.name,
+        }
     )
 
 

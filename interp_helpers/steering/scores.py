@@ -33,7 +33,7 @@ class Scores:
     """What was written, and what it scored.
 
     Attributes:
-        name: of the condition.
+        name: of the condition: the vector's, or "steered", "unsteered", "prompted".
         prompts, texts: what was continued, and the continuations, one a sample.
         hits: for each list of words, whether a continuation has one of them.
         nll: the sum of −log p of each continuation's tokens under the unsteered model, in nats, and `tokens`, their number.
@@ -103,7 +103,6 @@ def steering_scores(
     samples: int = 4,
     seeds: Sequence[int] = (0, 1, 2),
     max_new_tokens: int = 40,
-    name: str | None = None,
     **options,
 ) -> Scores:
     """Sample continuations, steered or not, and score them.
@@ -122,7 +121,6 @@ def steering_scores(
         before: put in front of each prompt while sampling: steering by a plain prompt. What it is scored on doesn't have it.
         samples, seeds: so many continuations of each prompt with each seed.
         max_new_tokens: their length at most.
-        name: of the condition; by default the vector's, or "steered", "unsteered", "prompted".
         options: of the sampling, in place of `SAMPLING`'s.
 
     Raises:
@@ -166,7 +164,7 @@ def steering_scores(
     rows = rows * len(seeds)
     nll = surprise(lm, rows, texts)
     return Scores(
-        name or said,
+        said,
         tuple(rows),
         tuple(texts),
         {which: tuple(bool(pattern.search(text)) for text in texts) for which, pattern in patterns.items()},

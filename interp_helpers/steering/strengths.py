@@ -32,7 +32,7 @@ class SteeringSweep:
     scores: tuple[tuple[Scores, ...], ...]
     unsteered: Scores
     words: str
-    budget: float
+    budget: float = 2.5
 
     @property
     def layers(self) -> list[int]:
@@ -96,18 +96,16 @@ class SteeringSweep:
 
 def layer_sweep(
     lm: LanguageModel,
-    vectors: SteeringVector | Sequence[SteeringVector],
+    vectors: Sequence[SteeringVector],
     prompts: Sequence[str],
     words: Mapping[str, Sequence[str]],
     *,
     strengths: Sequence[float] = (0.2, 0.3, 0.4),
     mode: str = "clamp",
-    budget: float = 2.5,
     samples: int = 2,
-    seeds: Sequence[int] = (0,),
     max_new_tokens: int = 30,
 ) -> SteeringSweep:
-    """Steer at each layer and strength, and choose by a rule: most hits within a budget of perplexity.
+    """Steer at each layer and strength, and choose by a rule: most hits within 2.5 times the perplexity of unsteered texts.
 
     >>> vectors = SteeringVector.from_contrast(lm, ["I am glad.", "What joy!"], ["I am sad.", "What grief!"], [18, 24])
     >>> how = dict(strengths=(0.3,), samples=1, max_new_tokens=4)
@@ -119,32 +117,23 @@ def layer_sweep(
 
     Args:
         lm: the model.
-        vectors: one a layer, or a single one.
+        vectors: one a layer.
         prompts, words: as for `steering_scores`; the first list of words is the one that counts.
         strengths: in units of each layer's residual norm.
         mode: "clamp" or "add".
-        budget: how many times the perplexity of the unsteered continuations is allowed.
-        samples, seeds, max_new_tokens: as for `steering_scores`.
+        samples, max_new_tokens: as for `steering_scores`, with the one seed 0.
 
     Raises:
         ValueError: no vectors, strengths, prompts or words.
     """
-    vectors = [vectors] if isinstance(vectors, SteeringVector) else vectors
     strengths = tuple(map(float, strengths))
     if not vectors or not strengths or not words:
         got = f"{len(vectors)}, {len(strengths)} and {len(words)}"
         raise ValueError(f"A sweep needs vectors and strengths, and a list of words that counts, and got {got}.")
-    how = {"samples": samples, "seeds": seeds, "max_new_tokens": max_new_tokens}
+    how = {"samples": samples, "seeds": (0,), "max_new_tokens": max_new_tokens}
     unsteered = steering_scores(lm, prompts, words, **how)
-    scores = []
-    with tqdm(total=len(vectors) * len(strengths), desc="layers × strengths", leave=False) as bar:
-        for vector in vectors:
-            row = []
-            for strength in strengths:
-                setting = replace(vector, strength=strength, mode=mode)
-                row.append(steering_scores(lm, prompts, words, steering=setting, **how))
-                bar.update()
-            scores.append(tuple(row))
-    return SteeringSweep(
-        tuple(vectors), strengths, mode, tuple(scores), unsteered, next(iter(words)), budget
-    )  # fmt: skip
+    settings = [replace(vector, strength=strength, mode=mode) for vector in vectors for strength in strengths]
+    bar = tqdm(settings, desc="layers × strengths", leave=False)
+    found = [steering_scores(lm, prompts, words, steering=setting, **how) for setting in bar]
+    rows = tuple(tuple(found[i : i + len(strengths)]) for i in range(0, len(found), len(strengths)))
+    return SteeringSweep(tuple(vectors), strengths, mode, rows, unsteered, next(iter(words)))

@@ -72,7 +72,8 @@ class SteeringVector:
     def __post_init__(self):
         direction = self.direction
         if not isinstance(direction, Tensor) or direction.ndim != 1 or not direction.isfinite().all():
-            raise ValueError(f"A direction is a tensor (d,) of finite numbers, and got {_shown(direction)}.")
+            got = f"a tensor {tuple(direction.shape)}" if isinstance(direction, Tensor) else type(direction).__name__
+            raise ValueError(f"A direction is a tensor (d,) of finite numbers, and got {got}.")
         if not direction.any():
             raise ValueError("The direction is zero, so it points nowhere.")
         _require("mode", self.mode, MODES)
@@ -232,7 +233,3 @@ def _number(what: str, got) -> float:
 def _require(what: str, got, allowed: Sequence[str]) -> None:
     if got not in allowed:
         raise ValueError(f"{what}={got!r} is unknown: choose {' or '.join(map(repr, allowed))}.")
-
-
-def _shown(value) -> str:
-    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -253,7 +253,9 @@ def test_activations_in_half_precision_stay_so_and_are_swapped_as_exactly_as_it_
 
 
 def at(boundary, temperature, d=8, **options):
-    return BoundlessSubspace(d, boundary=boundary, temperature=(temperature, temperature), **options)
+    subspace = BoundlessSubspace(d, temperature=(temperature, temperature), **options)
+    subspace.boundary.data.fill_(boundary)
+    return subspace
 
 
 @examples

@@ -19,6 +19,7 @@ import pytest
 import schemathesis
 import torch
 import uvicorn
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
@@ -34,11 +35,11 @@ import interp_helpers.demo
 from interp_helpers import SteeringVector, load_model, personas
 from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
-from interp_helpers.demo import serve
+from interp_helpers.demo import room, serve
 from interp_helpers.demo.app import create_app
 from interp_helpers.demo.engine import Row, Vectors, write
 from interp_helpers.demo.guard import BODY_BYTES
-from interp_helpers.demo.room import Full, Gone, Room
+from interp_helpers.demo.room import Gone, Room
 from interp_helpers.steering import vector_path
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,12 @@ def vectors(lm):
     return made(lm)
 
 
+def held(lm, build=None):
+    """The page's vectors, which are built where they are asked for."""
+    titles = {"warm": "Warmth", "cold": "Cold"}
+    return Vectors(made(lm), titles, build or (lambda persona, layer: made(lm, layer)[persona]))
+
+
 def made(lm, layer=1):
     warm = SteeringVector.from_contrast(lm, WARM, COLD, layer, name="warm")
     return {
@@ -69,11 +76,8 @@ def made(lm, layer=1):
 
 
 @pytest.fixture(scope="module")
-def client(lm, vectors):
-    def build(persona, layer):
-        return made(lm, layer)[persona]
-
-    with TestClient(create_app(lm, Vectors(vectors, build, {"warm": "Warmth"}, lm.n_layers))) as client:
+def client(lm):
+    with TestClient(create_app(lm, held(lm))) as client:
         yield client
 
 
@@ -182,7 +186,7 @@ def test_generate_compare_and_stream_tell_the_same(client):
     assert not any("shift" in event for event in tokens if event["side"] == "base")
 
 
-def test_which_strength_and_layer_count(client, lm, vectors):
+def test_which_strength_and_layer_count(client):
     def applied(**fields):
         return [(one["persona"], one["layer"], one["strength"]) for one in client.post("/generate", json=ask(**fields)).json()["steering"]]  # fmt: skip
 
@@ -192,9 +196,6 @@ def test_which_strength_and_layer_count(client, lm, vectors):
     both = [{"persona": "warm", "strength": 0.1}, {"persona": "cold"}]
     assert applied(steering=both) == [("warm", 1, 0.1), ("cold", 1, 0.5)]
     assert applied(steering=both, strength=1) == [("warm", 1, 0.1), ("cold", 1, 1)]
-    with TestClient(create_app(lm, vectors, strength=0.25)) as other:
-        assert other.post("/generate", json=ask()).json()["steering"][0]["strength"] == 0.25
-        assert {p["strength"] for p in other.get("/vectors").json()["personas"]} == {0.25}
 
 
 def test_two_personas_act_together(client, lm, vectors):
@@ -204,19 +205,19 @@ def test_two_personas_act_together(client, lm, vectors):
         assert got == lm.generate(PROMPT, 12, repetition_penalty=1.1)
 
 
-def test_a_vector_for_another_layer_is_built_once(lm, vectors):
+def test_a_vector_for_another_layer_is_built_once(lm):
     built = []
 
     def build(persona, layer):
         built.append((persona, layer))
         return made(lm, layer)[persona]
 
-    held = Vectors(vectors, build, n_layers=lm.n_layers)
-    with TestClient(create_app(lm, held)) as client:
+    vectors = held(lm, build)
+    with TestClient(create_app(lm, vectors)) as client:
         first, second, own = (client.post("/stream", json=ask(layer=n)).text.splitlines() for n in (0, 0, 1))
     assert json.loads(first[0]) == {"building": {"persona": "warm", "layer": 0, "strength": 0.8}}
     assert first[1:] == second != own and "building" not in own[0]
-    assert built == [("warm", 0)] and held.at("warm", 1) is vectors["warm"]
+    assert built == [("warm", 0)] and vectors.at("warm", 1) is vectors.own["warm"]
 
 
 def test_what_there_is(client, lm):
@@ -283,7 +284,7 @@ FIELDS = {
     "-strength": ({"strength": -2.01}, "strength is -2.01"),
     "a text for a strength": ({"strength": "0.3"}, "strength is '0.3'"),
     "true for a strength": ({"strength": True}, "strength is True"),
-    "layer": ({"layer": 3}, "layer is 3, and for warm there is layers 0 to 2 of tiny gpt2"),
+    "layer": ({"layer": 3}, "layer is 3, and for warm there are layers 0 to 2 of tiny gpt2"),
     "-layer": ({"layer": -1}, "layer is -1"),
     "half a layer": ({"layer": 0.5}, "layer is 0.5"),
     "max_length 0": ({"max_length": 0}, "max_length is 0, and a whole number from 1 to 200 was expected"),
@@ -321,17 +322,15 @@ def test_a_field_that_does_not_fit_is_refused_in_a_sentence(client, path, name):
     assert said in is_a_sentence(answer)
 
 
-def test_more_refusals(client, lm, vectors):
+def test_more_refusals(client):
     assert "prompt is missing" in is_a_sentence(client.post("/generate", json={}))
     form = client.post("/generate", content=json.dumps(ask()), headers={"content-type": "text/plain"})
     assert form.status_code == 422 and "as application/json" in is_a_sentence(form)
     assert "There is nothing at /nowhere" in is_a_sentence(client.get("/nowhere"))
     wrong = client.get("/generate")
     assert wrong.status_code == 405 and wrong.headers["allow"] == "POST" and "POST is expected" in is_a_sentence(wrong)
-    with TestClient(create_app(lm, vectors)) as other:  # which can build no others
-        said = is_a_sentence(other.post("/generate", json=ask(layer=2)))
-        assert said == "layer is 2, and for warm there is layer 1 of tiny gpt2: choose one of those, or null."
-    with TestClient(create_app(tiny("gpt2"), vectors)) as short:  # a context of 64
+    small = tiny("gpt2")  # a context of 64
+    with TestClient(create_app(small, held(small))) as short:
         assert "1 to 4 tokens were" in is_a_sentence(short.post("/generate", json=ask(prompt="a " * 9, max_length=60)))
         assert "a smaller max_length than 64" in is_a_sentence(short.post("/generate", json=ask(max_length=64)))
 
@@ -341,13 +340,13 @@ def test_a_chunked_body_without_a_length_is_bounded_too(client):
     assert answer.status_code == 413 and "65,536 bytes" in is_a_sentence(answer)
 
 
-def test_what_fails_inside_is_a_sentence_too(lm, vectors, monkeypatch):
+def test_what_fails_inside_is_a_sentence_too(lm, monkeypatch):
     def fails(*args, **kwargs):
         raise RuntimeError("secret")
         yield
 
     monkeypatch.setattr(demo_app, "write", fails)
-    with TestClient(create_app(lm, vectors), raise_server_exceptions=False) as client:
+    with TestClient(create_app(lm, held(lm)), raise_server_exceptions=False) as client:
         for path in ("/generate", "/compare"):
             answer = client.post(path, json=ask())
             assert answer.status_code == 500 and "secret" not in is_a_sentence(answer)
@@ -360,8 +359,8 @@ def test_what_fails_inside_is_a_sentence_too(lm, vectors, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def schema(lm, vectors):
-    return schemathesis.openapi.from_asgi("/openapi.json", create_app(lm, vectors))
+def schema(lm):
+    return schemathesis.openapi.from_asgi("/openapi.json", create_app(lm, held(lm)))
 
 
 PATHS = ["POST /generate", "POST /compare", "POST /stream", "GET /examples", "GET /vectors", "GET /health"]
@@ -422,7 +421,7 @@ async def streamed(client, body):
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def test_thirty_at_once_each_get_what_they_get_alone(lm, vectors):
+def test_thirty_at_once_each_get_what_they_get_alone(lm):
     bodies = [
         ask(
             prompt=f"{PROMPT} {i}",
@@ -438,7 +437,7 @@ def test_thirty_at_once_each_get_what_they_get_alone(lm, vectors):
             alone = [await streamed(client, body) for body in bodies]
             return alone, await asyncio.gather(*(streamed(client, body) for body in bodies))
 
-    with serving(create_app(lm, vectors)) as url:
+    with serving(create_app(lm, held(lm))) as url:
         alone, together = asyncio.run(crowd(url))
         health = httpx.get(f"{url}/health", timeout=60).json()  # the crowd's idle connections may be closing by now
     assert any("waiting" in event for events in together for event in events)
@@ -466,8 +465,9 @@ def until(condition, within=10):
         time.sleep(0.02)
 
 
-def test_who_finds_no_place_is_asked_to_try_again(lm, vectors, slow):
-    with serving(create_app(lm, vectors, places=2)) as url, httpx.Client(base_url=url, timeout=30) as client:
+def test_who_finds_no_place_is_asked_to_try_again(lm, slow, monkeypatch):
+    monkeypatch.setattr(room, "PLACES", 2)
+    with serving(create_app(lm, held(lm))) as url, httpx.Client(base_url=url, timeout=30) as client:
         with client.stream("POST", "/stream", json=ask(max_length=200)) as running:
             lines = [running.iter_lines()]  # httpx hangs up on whoever lets go of them
             next(lines[0])
@@ -484,9 +484,9 @@ def test_who_finds_no_place_is_asked_to_try_again(lm, vectors, slow):
 
 
 @pytest.mark.parametrize("path", ["/generate", "/compare", "/stream"])
-def test_a_client_that_leaves_frees_its_place(lm, vectors, slow, path):
+def test_a_client_that_leaves_frees_its_place(lm, slow, path):
     """Both while it is served and while it waits; and whoever came later keeps their order."""
-    with serving(create_app(lm, vectors)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with serving(create_app(lm, held(lm))) as url, httpx.Client(base_url=url, timeout=30) as client:
 
         def state():
             health = client.get("/health").json()
@@ -518,12 +518,14 @@ def leave_later(url, path, body):
     return line.close
 
 
-def test_first_come_first_served_whoever_leaves():
+def test_first_come_first_served_whoever_leaves(monkeypatch):
+    monkeypatch.setattr(room, "PLACES", 10)
+
     async def play():
-        room, served = Room(places=10), []
+        queue, served = Room(), []
 
         async def person(i, leaves=False):
-            ticket = room.ticket()
+            ticket = queue.ticket()
 
             async def gone():
                 return leaves
@@ -553,11 +555,11 @@ def test_first_come_first_served_whoever_leaves():
         cancelled.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert served[:2] == [0, 1] and [i for i in served if i not in (2, 5)] == [0, 1, 4, 6, 7]
-        assert not room.busy
+        assert not queue.busy
         for _ in range(11):
-            room.ticket()
-        with pytest.raises(Full):
-            room.ticket()
+            queue.ticket()
+        with pytest.raises(HTTPException):
+            queue.ticket()
 
     asyncio.run(play())
 
@@ -632,10 +634,11 @@ def test_the_courses_vectors(monkeypatch, tmp_path, capsys):
     """On a model that nobody measured they are built at the start, at one layer, and elsewhere when they are asked for."""
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
     lm = tiny("gpt2", max_position_embeddings=512)
-    vectors = serve.course_vectors(lm)
+    vectors = serve.course_vectors(lm, 0.25)
     assert list(vectors.own) == list(personas()) and vectors.titles["toronto"] == "Toronto"
+    assert {vector.strength for vector in vectors.own.values()} == {0.25}, "what STRENGTH says"
     assert "Building the vector for toronto, at an unmeasured layer" in capsys.readouterr().out
-    assert vectors.own["happy"].layer == 2 and vectors.layers("happy") == [0, 1, 2]
+    assert vectors.own["happy"].layer == 2
     other = vectors.at("happy", 1)
     assert (other.layer, other.mode, other.strength) == (1, vectors.own["happy"].mode, vectors.own["happy"].strength)
     assert vectors.at("happy", 1) is other and "Built happy at layer 1" in capsys.readouterr().out

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.browser
 def address():
     lm = tiny("gpt2", max_position_embeddings=512)
     titles = {"warm": "Warmth", "cold": "Cold"}
-    vectors = Vectors(made(lm), lambda persona, layer: made(lm, layer)[persona], titles, lm.n_layers)
+    vectors = Vectors(made(lm), titles, lambda persona, layer: made(lm, layer)[persona])
     with serving(create_app(lm, vectors)) as url:
         yield url
 

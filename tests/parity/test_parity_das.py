@@ -108,7 +108,8 @@ def test_pyvenes_low_rank_rotation():
 
 @pytest.mark.parametrize("temperature, boundary", [(50.0, 0.5), (3.0, 0.3), (0.5, 0.81)])
 def test_pyvenes_boundless_rotation(temperature, boundary):
-    subspace = BoundlessSubspace(lm("gpt2").d_model, seed=1, temperature=(temperature, 0.1), boundary=boundary)
+    subspace = BoundlessSubspace(lm("gpt2").d_model, seed=1, temperature=(temperature, 0.1))
+    subspace.boundary.data.fill_(boundary)
     mine = interchanged(subspace)
 
     def prepare(intervention):

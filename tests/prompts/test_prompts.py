@@ -122,9 +122,9 @@ def test_every_subject_can_be_found(words):
 # -- statements ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folds, seed", [(1, 0), (5, 0), (5, 3), (6, 1)])
-def test_in_statements_neither_city_nor_country_gives_the_label_away(folds, seed):
-    statements = truths(folds=folds, seed=seed)
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_in_statements_neither_city_nor_country_gives_the_label_away(seed):
+    statements = truths(seed=seed)
     assert len({s.text for s in statements}) == len(statements) == 2 * len(facts("country_of_city"))
     home = {fact.subject: fact.answer.strip() for fact in facts("country_of_city")}
     assert all((home[s.city] == s.country) == s.true for s in statements)
@@ -155,9 +155,9 @@ def test_a_statement_ends_with_its_country_which_is_one_token(words):
 
 def test_too_few_countries_for_the_folds_are_refused():
     italy = [fact for fact in facts("country_of_city") if fact.answer == " Italy"]
-    for bank, folds in ((italy, 1), (facts("country_of_city")[:6], 5)):
-        with pytest.raises(ValueError, match=f"too few for {folds} folds"):
-            truths(bank, folds=folds)
+    for bank in (italy, facts("country_of_city")[:6]):
+        with pytest.raises(ValueError, match="too few for 5 folds"):
+            truths(bank)
 
 
 def test_ioi_prompts_repeat_with_a_seed():
