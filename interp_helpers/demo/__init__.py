@@ -2,7 +2,7 @@
 
     python -m interp_helpers demo        # http://127.0.0.1:5050; HOST, PORT and STRENGTH are environment variables
 
-`engine` writes the texts, `room` lets thirty people use one model, `guard` keeps what doesn't fit out, `app` is the HTTP
+`texts` writes the two texts, `queue` lets thirty people use one model, `guard` keeps what doesn't fit out, `app` is the HTTP
 API, `serve` starts it. It needs FastAPI and uvicorn: `pip install "interp-helpers[demo]"`.
 """
 

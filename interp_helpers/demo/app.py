@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
 from ..steering import prompts
-from .engine import Piece, Vectors, write
 from .guard import Bodies, refuse_in_sentences, unexpected
-from .room import PLACES, Gone, Room, Ticket
+from .queue import PLACES, Gone, Room, Ticket
+from .texts import Piece, Vectors, write
 
 STRENGTH = 2.0  # the largest size of a strength, in units of the layer's mean residual norm; far beyond any sense
 TEMPERATURE = 2.0

@@ -17,7 +17,7 @@ import uvicorn
 from ..models import LanguageModel, load_model
 from ..steering import SteeringVector, personas, saved_vector, vector_path
 from .app import STRENGTH, create_app
-from .engine import Vectors
+from .texts import Vectors
 
 HOST, PORT = "127.0.0.1", 5050
 

@@ -16,7 +16,7 @@ from torch import nn
 from interp_helpers import Counterfactual, Site, add, intervene, record, replace
 from interp_helpers.das.counterfactuals import as_counterfactuals
 from interp_helpers.das.interchange import Interchanges
-from interp_helpers.engine import resume as replay
+from interp_helpers.engine import resume
 from interp_helpers.engine.frozen import frozen
 from interp_helpers.models.anatomy import COMPONENTS, FAMILIES, PER_HEAD
 
@@ -37,7 +37,7 @@ def families_are_left_as_they_were():
         if family.cache_info().currsize:
             lm = family(name)
             assert_untouched(lm, snapshot(tiny(name)) | {"config's own": dict(vars(lm.model.config))})
-            assert replay.can_resume(lm)
+            assert resume.can_resume(lm)
 
 
 @pytest.fixture(params=["resumed", "plain"])
@@ -265,13 +265,13 @@ def test_only_the_values_get_gradients_and_nothing_below_the_site_is_in_the_grap
 
 
 def test_blocks_below_the_site_and_tokens_before_it_are_not_run_again(lm, monkeypatch):
-    called, call = [], replay.Run.call_block
+    called, call = [], resume.Run.call_block
 
     def counted(self, layer, h, rows, first):
         called.append((layer, h.shape[1]))
         return call(self, layer, h, rows, first)
 
-    monkeypatch.setattr(replay.Run, "call_block", counted)
+    monkeypatch.setattr(resume.Run, "call_block", counted)
     for component, layer, blocks in (("block_input", 1, [1, 2]), ("mlp_output", 1, [1, 2]), ("block_output", 1, [2])):
         pairs = [(base, base, 7) for base in BASES]
         runs = interchanges(lm, Site(component, layer, positions=-1), pairs)
@@ -288,7 +288,7 @@ def test_blocks_below_the_site_and_tokens_before_it_are_not_run_again(lm, monkey
 @pytest.fixture
 def rows_run(lm, monkeypatch):
     """How many rows each run of the whole model had."""
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
     found, forward = [], lm.model.forward
 
     @wraps(forward)
@@ -392,7 +392,7 @@ def test_pairs_that_do_not_fit_are_refused_and_leave_no_trace(lm, site, pairs, s
     with pytest.raises(ValueError, match=says):
         interchanges(lm, site, pairs)
     assert_untouched(lm, before)
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
 
 
 @pytest.mark.parametrize("component", ["block_output", "mlp_output"])

@@ -37,9 +37,9 @@ from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
 from interp_helpers.demo import room, serve
 from interp_helpers.demo.app import create_app
-from interp_helpers.demo.engine import Row, Vectors, write
 from interp_helpers.demo.guard import BODY_BYTES
-from interp_helpers.demo.room import Gone, Room
+from interp_helpers.demo.queue import Gone, Room
+from interp_helpers.demo.texts import Row, Vectors, write
 from interp_helpers.steering import vector_path
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from test_demo import made, serving
 from tiny import tiny
 
 from interp_helpers.demo.app import create_app
-from interp_helpers.demo.engine import Vectors
+from interp_helpers.demo.texts import Vectors
 
 pytestmark = pytest.mark.browser
 

@@ -10,8 +10,8 @@ from plain import run
 from tiny import tiny
 
 from interp_helpers import Site, add, intervene, logit_diff, patch_sweep, record, replace, zero
-from interp_helpers.engine import cells as batches
-from interp_helpers.engine import resume as replay
+from interp_helpers.engine import cells as engine_cells
+from interp_helpers.engine import resume
 from interp_helpers.engine.cells import Cell
 from interp_helpers.models.anatomy import COMPONENTS, FAMILIES, PER_HEAD
 from interp_helpers.models.tokens import take
@@ -31,10 +31,10 @@ def compare(lm, bases, sources, component, cells, edits=lambda rows: []):
         sites = [Site(component, layer) for layer in layers]
         return record(lm, take(others, rows), Site("block_input", 0), *sites)
 
-    fast = torch.stack(list(batches.runs(lm, tokens, component, cells, source, edits)))
+    fast = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "can_resume", lambda lm: False)
-        plain = torch.stack(list(batches.runs(lm, tokens, component, cells, source, edits)))
+        patch.setattr(engine_cells, "can_resume", lambda lm: False)
+        plain = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
     assert fast.shape == plain.shape == (1 + len(cells), len(bases), lm.anatomy.unembedding.weight.shape[0])
     assert (plain[1:] - plain[0]).abs().max() > 1e-2  # patches do something
     return ((fast - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
@@ -49,14 +49,14 @@ def cells_of(n_layers, rows, places, heads=(None,)):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_known_family_is_resumed(family):
-    assert replay.can_resume(tiny(family))
+    assert resume.can_resume(tiny(family))
 
 
 @pytest.mark.parametrize("kernel, fast", [("eager", True), ("sdpa", True), ("flex_attention", False)])
 def test_the_attention_kernels_that_can_be_resumed(kernel, fast):
     lm = tiny("llama")
     lm.model.config._attn_implementation = kernel
-    assert replay.can_resume(lm) is fast
+    assert resume.can_resume(lm) is fast
 
 
 def test_an_argument_that_depends_on_the_rows_takes_the_plain_way():
@@ -68,7 +68,7 @@ def test_an_argument_that_depends_on_the_rows_takes_the_plain_way():
             return super().forward(hidden_states, **kwargs) + torch.arange(hidden_states.shape[1])[None, :, None]
 
     block.__class__ = Counting
-    assert not replay.can_resume(lm)
+    assert not resume.can_resume(lm)
     sweep = patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"))
     acts = record(lm, SOURCES[0], "block_output")
     with intervene(lm, replace(Site("block_output", 1, 3), acts)):
@@ -82,11 +82,11 @@ def test_a_hook_of_the_users_takes_the_plain_way_and_acts(lm):
     seen = []
     handle = lm.anatomy.blocks[0].register_forward_hook(lambda module, args, output: seen.append(args[0].shape[1]))
     try:
-        assert not replay.can_resume(lm)
+        assert not resume.can_resume(lm)
         again = patch_sweep(lm, BASES[0], SOURCES[0], metric)
     finally:
         handle.remove()
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
     assert set(seen) == {len(lm.str_tokens(BASES[0]))}  # whole runs
     torch.testing.assert_close(before.values, again.values, atol=1e-5, rtol=1e-5)
 
@@ -94,31 +94,31 @@ def test_a_hook_of_the_users_takes_the_plain_way_and_acts(lm):
 def test_inside_an_intervention_the_sweep_is_of_the_edited_model(lm):
     metric = logit_diff(lm, " Paris", " Rome")
     with intervene(lm, add(Site("block_output", 1), torch.linspace(-1, 1, lm.d_model))):
-        assert not replay.can_resume(lm)
+        assert not resume.can_resume(lm)
         edited = patch_sweep(lm, BASES[0], SOURCES[0], metric)
     assert (edited.values - patch_sweep(lm, BASES[0], SOURCES[0], metric).values).abs().max() > 1e-2
 
 
 def test_tokens_that_see_what_follows_take_the_plain_way():
-    assert not replay.can_resume(tiny("gemma3_text", use_bidirectional_attention=True))
+    assert not resume.can_resume(tiny("gemma3_text", use_bidirectional_attention=True))
 
 
 def test_a_block_whose_forward_was_replaced_takes_the_plain_way():
     lm = tiny("llama")
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
     block = lm.anatomy.blocks[1]
     whole = block.forward
     block.forward = lambda hidden_states, **kwargs: whole(hidden_states, **kwargs) * 1.5
-    assert not replay.can_resume(lm)
+    assert not resume.can_resume(lm)
 
 
 def test_a_hook_on_every_module_takes_the_plain_way(lm):
     handle = torch.nn.modules.module.register_module_forward_hook(lambda module, args, output: None)
     try:
-        assert not replay.can_resume(lm)
+        assert not resume.can_resume(lm)
     finally:
         handle.remove()
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
 
 
 def test_edits_beyond_the_first_block_are_made_in_every_run(lm):
@@ -166,7 +166,7 @@ def test_every_token_of_one_pair(family, kernel):
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text"])
 def test_a_sliding_window_shorter_than_the_prompt(family):
     lm = tiny(family, sliding_window=4)
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
     cells = cells_of(3, 3, [(-1,), (1,), (0, 2)])
     assert compare(lm, BASES, SOURCES, "block_output", cells) < TOLERANCE
 
@@ -203,16 +203,16 @@ def test_edits_that_every_run_has(lm, component):
     def source(rows):
         return record(lm, take(tokens, rows), Site("block_input", 0), component)
 
-    base = next(iter(batches.runs(lm, tokens, component, cells, source, edits)))
+    base = next(iter(engine_cells.runs(lm, tokens, component, cells, source, edits)))
     torch.testing.assert_close(base, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("memory", [1, 2**14, 2**17])
 @pytest.mark.parametrize("groups", [1, 3, 50])
 def test_neither_the_memory_nor_the_groups_change_a_number(lm, memory, groups, monkeypatch):
-    monkeypatch.setattr(batches, "MEMORY", memory)
-    monkeypatch.setattr(batches, "GROUPS", groups)
-    monkeypatch.setattr(batches, "SMALLEST", 1)
+    monkeypatch.setattr(engine_cells, "MEMORY", memory)
+    monkeypatch.setattr(engine_cells, "GROUPS", groups)
+    monkeypatch.setattr(engine_cells, "SMALLEST", 1)
     cells = cells_of(3, 3, [(-1,), (1,), (0, 2), (-3, -1)])
     assert compare(lm, BASES, SOURCES, "mlp_output", cells) < TOLERANCE
 
@@ -234,19 +234,19 @@ def test_neither_padding_nor_the_order_of_rows_changes_a_number(lm):
 
 @pytest.mark.parametrize("place", [1, -1])
 def test_calls_stay_within_the_memory(lm, place, monkeypatch):
-    monkeypatch.setattr(batches, "MEMORY", 150_000)
+    monkeypatch.setattr(engine_cells, "MEMORY", 150_000)
     width, sizes = len(lm.str_tokens(BASES[0])), []
-    call = replay.Run.call_block
+    call = resume.Run.call_block
 
     def counted(self, layer, h, rows, first):
         sizes.append(h.shape[:2])
         return call(self, layer, h, rows, first)
 
-    monkeypatch.setattr(replay.Run, "call_block", counted)
+    monkeypatch.setattr(resume.Run, "call_block", counted)
     sources = [SOURCES[0]] * 8
     patch_sweep(lm, [BASES[0]] * 8, sources, logit_diff(lm, " Paris", " Rome"), positions={"here": place})
     rows, new = max(sizes)
-    assert 1 < rows <= batches.rows_per_call(lm, new, width) < 24
+    assert 1 < rows <= engine_cells.rows_per_call(lm, new, width) < 24
     # what the mask, the MLP, the keys and the values of such a call take, in fp32
     assert 4 * rows * (new * (3 * 128 + 8 * 32) + 2 * width * 32) < 150_000
 
@@ -266,7 +266,7 @@ def test_the_last_block_makes_only_what_is_read(lm, monkeypatch):
 
 
 def test_logits_stay_within_the_memory(lm, monkeypatch):
-    monkeypatch.setattr(batches, "MEMORY", 5 * 4 * lm.model.config.vocab_size)
+    monkeypatch.setattr(engine_cells, "MEMORY", 5 * 4 * lm.model.config.vocab_size)
     unembed, rows = lm.unembed, []
 
     def counted(stream):
@@ -280,15 +280,15 @@ def test_logits_stay_within_the_memory(lm, monkeypatch):
 
 def test_a_larger_model_and_a_longer_prompt_get_fewer_rows_a_call():
     small, large = tiny("llama"), tiny("llama", hidden_size=64, intermediate_size=480)
-    assert batches.rows_per_call(large, 10, 10) < batches.rows_per_call(small, 10, 10)
-    assert batches.rows_per_call(small, 1, 1000) < batches.rows_per_call(small, 1, 10)
-    assert batches.rows_per_call(small, 10**9, 10**9) == 1
+    assert engine_cells.rows_per_call(large, 10, 10) < engine_cells.rows_per_call(small, 10, 10)
+    assert engine_cells.rows_per_call(small, 1, 1000) < engine_cells.rows_per_call(small, 1, 10)
+    assert engine_cells.rows_per_call(small, 10**9, 10**9) == 1
 
 
 def test_tokens_before_the_first_difference_cost_nothing(lm, monkeypatch):
     base, source = "The capital of France is", "The capital of Italy is"
-    patched, together = [], batches.run_together
-    monkeypatch.setattr(batches, "run_together", lambda *given: patched.extend(given[2]) or together(*given))
+    patched, together = [], engine_cells.run_together
+    monkeypatch.setattr(engine_cells, "run_together", lambda *given: patched.extend(given[2]) or together(*given))
     sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"))
     assert {patch.columns[0][0] for patch in patched} == {3, 4}
     assert torch.equal(sweep.values[:, :3], sweep.base.expand(3, 3))
@@ -307,7 +307,7 @@ def test_the_model_is_left_as_it_was_when_a_sweep_fails(lm, monkeypatch):
     with pytest.raises(RuntimeError, match="no"):
         patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"), "mlp_output")
     monkeypatch.undo()
-    assert replay.can_resume(lm)
+    assert resume.can_resume(lm)
     torch.testing.assert_close(lm(BASES[0]), before)
 
 
@@ -316,6 +316,6 @@ def replace_view(place, view, component):
 
 
 def test_a_metric_that_does_not_fit_is_told_before_the_work(lm, monkeypatch):
-    monkeypatch.setattr(replay.Run, "resume", lambda *arguments: pytest.fail("the sweep has begun"))
+    monkeypatch.setattr(resume.Run, "resume", lambda *arguments: pytest.fail("the sweep has begun"))
     with pytest.raises(ValueError, match="2 words"):
         patch_sweep(lm, BASES, SOURCES, logit_diff(lm, [" Paris", " Rome"], " Madrid"), positions=[-1])

@@ -23,7 +23,7 @@ from interp_helpers import (
     record,
     zero,
 )
-from interp_helpers.engine import cells as batches
+from interp_helpers.engine import cells as engine_cells
 from interp_helpers.engine import grid
 from interp_helpers.sweeps import patching
 from interp_helpers.sweeps.sweep import Sweep
@@ -259,9 +259,9 @@ def test_heads_of_a_batch_of_pairs(lm):
 def test_how_many_sites_share_a_forward_changes_nothing(lm, monkeypatch):
     places = {"last token": -1, "second": 1, "first two": [0, 1], "all": None}
     whole = patch_sweep(lm, BASES, SOURCES, metric_of(lm), positions=places).values
-    monkeypatch.setattr(batches, "can_resume", lambda lm: False)
+    monkeypatch.setattr(engine_cells, "can_resume", lambda lm: False)
     for rows in (1, 3, 7):
-        monkeypatch.setattr(batches, "ROWS", rows)
+        monkeypatch.setattr(engine_cells, "ROWS", rows)
         close(patch_sweep(lm, BASES, SOURCES, metric_of(lm), positions=places).values, whole)
 
 
