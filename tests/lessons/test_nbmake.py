@@ -37,9 +37,7 @@ def narrow(tmp_path_factory) -> str:
 
 
 def on(path: Path, model: str, *marks):
-    return pytest.param(
-        (path, model), id=f"{path.stem}-{model}", marks=[*marks, pytest.mark.xdist_group(f"nbmake-{path.stem}-{model}")]
-    )
+    return pytest.param((path, model), id=f"{path.stem}-{model}", marks=marks)
 
 
 RUNS = [on(path, MODEL) for path in NOTEBOOKS] + [on(path, "offline", pytest.mark.slow) for path in NOTEBOOKS]
