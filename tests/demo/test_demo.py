@@ -35,7 +35,7 @@ import interp_helpers.demo
 from interp_helpers import SteeringVector, load_model, personas
 from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
-from interp_helpers.demo import room, serve
+from interp_helpers.demo import queue, serve
 from interp_helpers.demo.app import create_app
 from interp_helpers.demo.guard import BODY_BYTES
 from interp_helpers.demo.queue import Gone, Room
@@ -466,7 +466,7 @@ def until(condition, within=10):
 
 
 def test_who_finds_no_place_is_asked_to_try_again(lm, slow, monkeypatch):
-    monkeypatch.setattr(room, "PLACES", 2)
+    monkeypatch.setattr(queue, "PLACES", 2)
     with serving(create_app(lm, held(lm))) as url, httpx.Client(base_url=url, timeout=30) as client:
         with client.stream("POST", "/stream", json=ask(max_length=200)) as running:
             lines = [running.iter_lines()]  # httpx hangs up on whoever lets go of them
@@ -519,7 +519,7 @@ def leave_later(url, path, body):
 
 
 def test_first_come_first_served_whoever_leaves(monkeypatch):
-    monkeypatch.setattr(room, "PLACES", 10)
+    monkeypatch.setattr(queue, "PLACES", 10)
 
     async def play():
         queue, served = Room(), []
@@ -620,7 +620,7 @@ def test_nothing_listens_beyond_this_machine_by_default():
 def test_without_fastapi_the_command_says_what_to_install(monkeypatch, capsys, missing):
     for name in [name for name in sys.modules if name.startswith("interp_helpers.demo.")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("app", "serve", "guard", "engine", "room"):
+    for name in ("app", "serve", "guard", "texts", "queue"):
         monkeypatch.delattr(interp_helpers.demo, name, raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     assert main(["demo"]) == 1

@@ -70,15 +70,15 @@ WRONG = {
         ("setting = sweep.layers[0]", "two numbers were expected"),
         ("setting = (str(sweep.layers[0]), '0.3')", "without quotation marks"),
         ("setting = (sweep.strengths[0], sweep.layers[0])", "the layer comes first"),
-        ("setting = (sweep.layers[0] + 1, sweep.strengths[0])", "was not tried: 12, 18, 24 were"),
+        ("setting = (sweep.layers[0] + 1, sweep.strengths[0])", "was not tried: 18, 24 were"),
         ("setting = (sweep.layers[0], 0.25)", "strength 0.25 was not tried"),
         (
-            "cells = [(i, j) for i in range(3) for j in range(3)]\ni, j = max(cells, key=lambda c: sweep.cost(*c))\n"
+            "cells = [(i, j) for i in range(len(sweep.layers)) for j in range(3)]\ni, j = max(cells, key=lambda c: sweep.cost(*c))\n"
             "setting = (sweep.layers[i], sweep.strengths[j])",
             "times the unsteered perplexity, and 2.5 is allowed",
         ),
         (
-            "cells = [(i, j) for i in range(3) for j in range(3)]\ni, j = min(cells, key=lambda c: sweep.cost(*c))\n"
+            "cells = [(i, j) for i in range(len(sweep.layers)) for j in range(3)]\ni, j = min(cells, key=lambda c: sweep.cost(*c))\n"
             "setting = (sweep.layers[i], sweep.strengths[j])",
             "and another setting within the budget has more",
         ),
