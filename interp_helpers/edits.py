@@ -229,6 +229,7 @@ def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activation
 
 
 def editable(site: Site) -> Site:
+    """The site itself, unless it can only be recorded."""
     if site.component == "attention_weight":
         raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
     return site

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import home
+from conftest import group_of
 
 WHERE = """
 import os, sys
@@ -35,3 +36,20 @@ def test_a_file_of_the_users_that_changes_is_named(tmp_path, monkeypatch):
     (tmp_path / "vectors").mkdir()
     (tmp_path / "vectors" / "new").write_text("2")
     assert home.changed() == [str(tmp_path / "vectors" / "new")]
+
+
+def test_what_is_of_one_notebook_on_one_model_runs_in_one_process():
+    lessons = "tests/lessons/test_exercises.py::"
+    groups = [
+        {
+            group_of(f"{lessons}test_the_notebook_is_in_order[{name}]"),
+            group_of(f"{lessons}test_exercise[{name}-some.id]"),
+        }
+        for name in ("04_position_specific", "steering_workshop")
+    ]
+    assert [len(group) for group in groups] == [1, 1] and groups[0] != groups[1]
+    narrow, offline = (
+        group_of(f"tests/lessons/test_nbmake.py::test_x[02_causal_tracing-{m}]") for m in ("narrow", "offline")
+    )
+    assert narrow != offline and not {narrow, offline} & groups[0]
+    assert group_of("tests/heart/test_edits.py::test_x[a-b]") == group_of("tests/heart/test_edits.py::test_y")
