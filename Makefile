@@ -15,7 +15,7 @@ OLDEST_VENV := $(VENV)-oldest
 CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 # Threads that wait by spinning stall one another where other programs share the cores.
-export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help lab check lesson test test-oldest test-all bench notebooks handouts slides figures site format clean address

@@ -3,10 +3,10 @@
 import os
 import sys
 
-if "torch" not in sys.modules:
-    # torch's threads wait for each other by spinning, and stall where other programs share the cores; so they sleep. torch
-    # reads this while it is loaded, and only then.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    # torch's threads wait for each other by spinning, and stall where other programs share the cores; so they spin briefly,
+    # then sleep. torch reads this while it is loaded, and only then.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from .activations import Activations
 from .das import (
