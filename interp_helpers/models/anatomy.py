@@ -109,6 +109,8 @@ class Place:
 class Anatomy:
     """The parts of one loaded model, by the field's names.
 
+    It keeps the names of modules, not the modules: whoever puts another head or a wrapped block into the model finds it here.
+
     Args:
         model: a causal language model of the transformers library.
 
@@ -124,15 +126,14 @@ class Anatomy:
                 f"parts in a few lines: from interp_helpers.models import FAMILIES, Family; FAMILIES[{kind!r}] = {Family()} "
                 "with the paths that print(model) shows."
             )
-        self.family = FAMILIES[kind]
+        self.model, self.family = model, FAMILIES[kind]
         self.n_heads = config.num_attention_heads
         self.n_key_value_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
         self.d_model = config.hidden_size
         self.d_head = getattr(config, "head_dim", None) or self.d_model // self.n_heads
         try:
-            self.blocks = list(model.get_submodule(self.family.blocks))
-            self.norm = model.get_submodule(self.family.norm)
-            for layer in range(len(self.blocks)):
+            self.n_layers, _ = len(self.blocks), self.norm
+            for layer in range(self.n_layers):
                 for component in COMPONENTS:
                     self.place(component, layer)
         except AttributeError as error:
@@ -140,11 +141,26 @@ class Anatomy:
                 f"This model says it is of type {kind!r}, but its parts are not where that family keeps them: {error}. "
                 f"Correct interp_helpers.models.FAMILIES[{kind!r}] with the paths that print(model) shows."
             ) from error
-        self.embedding, self.unembedding = model.get_input_embeddings(), model.get_output_embeddings()
         self.softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         scale, divisor = (getattr(config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
         self.logit_scale = scale / divisor  # Cohere; Granite
-        self.n_layers = len(self.blocks)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.model.get_submodule(self.family.blocks))
+
+    @property
+    def norm(self) -> nn.Module:
+        """The final norm."""
+        return self.model.get_submodule(self.family.norm)
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    @property
+    def unembedding(self) -> nn.Module:
+        return self.model.get_output_embeddings()
 
     def unembed(self, stream: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Logits (…, vocab) of a residual stream (…, d_model): the final norm (or what stands in for it), then the unembedding."""
@@ -156,7 +172,7 @@ class Anatomy:
 
     def place(self, component: str, layer: int) -> Place:
         """The place of a component in block `layer` (counted from 0)."""
-        block, (part, side) = self.blocks[layer], WHERE[component]
+        block, (part, side) = self.model.get_submodule(f"{self.family.blocks}.{layer}"), WHERE[component]
         path = getattr(self.family, part, "")  # "" is the block itself
         if part == "query_key_value":
             which = ("query_output", "key_output", "value_output").index(component)

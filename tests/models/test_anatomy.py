@@ -10,7 +10,7 @@ import torch
 from plain import close
 from tiny import tiny, tiny_model
 
-from interp_helpers import Site, intervene, record, zero
+from interp_helpers import LanguageModel, Site, intervene, record, zero
 from interp_helpers.models.anatomy import COMPONENTS, FAMILIES, PER_HEAD, Anatomy
 
 PROMPTS = ["The Eiffel Tower is in the city of", "One two three"]
@@ -96,8 +96,14 @@ def run_whole(lm):
 
 def test_a_model_that_ends_otherwise_says_so_when_logits_are_asked_for():
     lm = tiny("llama")
-    lm.model.lm_head.register_forward_hook(lambda module, args, output: 2 * output)
-    lm.anatomy.unembedding = torch.nn.Linear(32, 50257)
+    forward = lm.model.forward
+
+    def louder(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = 2 * output.logits
+        return output
+
+    lm.model.forward = louder
     acts = record(lm, PROMPTS, "block_output")
     assert acts["block_output", 1].shape[-1] == 32 and acts.next_token_logits.shape == (len(PROMPTS), 50257)
     with pytest.raises(RuntimeError, match=r"take them from lm\(prompts\)"):
@@ -287,3 +293,28 @@ def test_a_wrong_path_to_the_projections_is_refused_too(monkeypatch, paths):
     monkeypatch.setitem(FAMILIES, "gpt2", dataclasses.replace(FAMILIES["gpt2"], query_key_value=paths))
     with pytest.raises(ValueError, match=r"Correct interp_helpers.models.FAMILIES\['gpt2'\] with the paths"):
         Anatomy(tiny_model())
+
+
+@pytest.mark.parametrize("part", ["head", "norm", "embedding", "block"])
+def test_what_is_put_into_the_model_later_is_found(part):
+    lm = tiny("llama")
+    record(lm, PROMPTS[0], "block_output")
+    with torch.no_grad():
+        if part == "head":
+            lm.model.lm_head = torch.nn.Linear(32, 50257, bias=False)
+            lm.model.lm_head.weight.mul_(3)
+        elif part == "norm":
+            lm.model.model.norm = torch.nn.LayerNorm(32)
+        elif part == "embedding":
+            lm.model.set_input_embeddings(torch.nn.Embedding(50257, 32))
+        else:
+            lm.model.model.layers[1] = tiny("llama", seed=1).model.model.layers[1]
+    fresh = LanguageModel(lm.model, lm.tokenizer)
+    assert lm.anatomy.blocks == fresh.anatomy.blocks and lm.anatomy.norm is fresh.anatomy.norm
+    assert lm.anatomy.embedding is fresh.anatomy.embedding and lm.anatomy.unembedding is fresh.anatomy.unembedding
+    acts = record(lm, PROMPTS[0], "block_output")
+    close(acts.logits, run_whole(fresh)[:1, : acts.logits.shape[1]], atol=2e-4)
+    with intervene(lm, zero(Site("block_output", 1))):
+        old = lm(PROMPTS[0])
+    with intervene(fresh, zero(Site("block_output", 1))):
+        close(old, fresh(PROMPTS[0]))
