@@ -67,7 +67,9 @@ def noise(site: Site, std: float, seed: int = 0) -> Edit:
 
     def prepare(shape: tuple[int, ...], spots: Spots) -> Callable[[Tensor], Tensor]:
         draws = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + position))
+            torch.randn(
+                shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + position), dtype=torch.float32
+            )
             for position in spots.positions.tolist()
         ]
         return lambda h: h + std * torch.stack(draws).to(h)

@@ -18,6 +18,7 @@ recorded is an `Activations`, in `activations.py`.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .activations import Activations
-from .models import Layout, Place, Spots, eager_attention
+from .models import Layout, Place, Spots, as_written, eager_attention
 from .sites import Site
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -62,6 +63,12 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
     last = "block_output", lm.n_layers - 1
     hooked = {last: Site(*last).place(lm)} | places
     tokens = lm.tokens(prompts)
+    if any(tokens.moved):
+        warnings.warn(
+            f"The prompts are padded on the left, and a record has its padding on the right: rows are moved by {list(tokens.moved)} "
+            "columns. A site's positions count each row's own tokens: acts[Site(component, layer, positions=-1)] are their last ones.",
+            stacklevel=2,
+        )
     layout = Layout(tokens.attention_mask)
     values: dict[tuple[str, int], Tensor] = {}
 
@@ -137,19 +144,25 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 
     Raises:
         ValueError: before the model runs, where an edit doesn't fit the model or the prompts.
-        RuntimeError: on leaving, where an edit was never applied: the model was not run, or a cache held the prompt already.
+        RuntimeError: where a part of the model is called by itself; on leaving, where an edit was never applied: the model was
+            not run, or a cache held the prompt already.
     """
     if not edits or not all(isinstance(edit, Edit) for edit in edits):
         raise ValueError(f"intervene takes one or more edits, such as replace(site, acts), and got {edits!r}.")
     fired: set[int] = set()
-    ready: dict[int, tuple[Layout, int, Spots, Callable]] = {}  # this run's rows, beams a prompt, places and changes
+    met: set[int] = set()  # edits whose place a run has come by
+    # Of each run that is under way, its rows, beams a prompt, places and changes: what one run has never serves another.
+    running: list[dict[int, tuple[Layout, int, Spots, Callable]]] = []
+    has_run = False
 
     def before_the_run(model, args, kwargs) -> None:
+        nonlocal has_run
+        has_run = True
+        running.append(ready := {})
         whole = Layout.of_call(dict(zip(parameters, args, strict=False)) | kwargs, lm.running.prompt_width)
         rows = len(whole.lengths)
         beams = rows // (lm.running.prompt_rows or rows)
         layout = whole.take(range(0, rows, beams))  # one row a prompt, however many beams
-        ready.clear()
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             if edit.site.positions is not None and layout.past:
                 continue  # the prompt has been read already
@@ -157,11 +170,20 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
             shape = place.shape if edit.site.heads is None else (len(edit.site.head_list), place.shape[1])
             ready[i] = whole, beams, spots, edit.prepare(shape, spots)
 
+    def after_the_run(model, args, output) -> None:
+        del running[-1:]
+
     def change(i: int, edit: Edit, place: Place) -> Callable[[Tensor], Tensor | None]:
         def look(tensor: Tensor) -> Tensor | None:
-            if i not in ready:
+            if not running:
+                raise RuntimeError(
+                    f"{edit} is met outside a run of the whole model, so which tokens these are isn't known: inside `intervene` call "
+                    "lm(prompt), or lm.model(…) itself, and not its forward, a part of it or what is wrapped around it."
+                )
+            met.add(i)
+            if i not in running[-1]:
                 return None
-            layout, beams, spots, new_value = ready[i]
+            layout, beams, spots, new_value = running[-1][i]
             result = tensor.clone()  # others may hold on to the original
             view = place.view(layout.batched(result))
             for beam in range(beams):
@@ -176,8 +198,10 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
 
     with ExitStack() as stack:
         places = [edit.site.place(lm) for edit in edits]
-        parameters = list(inspect.signature(lm.model.forward).parameters)
+        parameters = list(inspect.signature(type(lm.model).forward).parameters)[1:]
+        stack.enter_context(as_written())
         stack.enter_context(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True))
+        stack.enter_context(lm.model.register_forward_hook(after_the_run, always_call=True))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             stack.enter_context(hooked_at(place, change(i, edit, place)))
         lm.running.interventions += 1
@@ -185,12 +209,18 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
             yield
         finally:
             lm.running.interventions -= 1
-    idle = [edit for i, edit in enumerate(edits) if i not in fired]
+    idle = [i for i in range(len(edits)) if i not in fired]
     if idle:
-        raise RuntimeError(
-            f"Never applied: {idle}. Run the model inside the `with` block: with intervene(lm, …): lm(prompt). "
-            "(At positions, an edit acts while the prompt is read, and not where a cache holds it already.)"
-        )
+        if not has_run:
+            why = f"{lm.name} wasn't run. Run it inside the `with` block: with intervene(lm, …): lm(prompt)"
+        elif met.isdisjoint(idle):
+            why = f"{lm.name} was run, and its run doesn't come by there: another function does that module's work"
+        else:
+            why = (
+                "the cache held the prompt already, and an edit at positions acts while the prompt is read: let the run inside the "
+                "`with` block read it"
+            )
+        raise RuntimeError(f"Never applied: {[edits[i] for i in idle]}; {why}.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -217,4 +247,9 @@ def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Removabl
 
     if place.side == "input":
         return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return place.module.register_forward_hook(on_output)
+    handle = place.module.register_forward_hook(on_output)
+    hooks = place.module._forward_hooks
+    for number, hook in list(hooks.items()):  # what transformers records (output_hidden_states) is what goes on
+        if getattr(hook, "__module__", "").startswith("transformers."):
+            hooks.move_to_end(number)
+    return handle

@@ -24,8 +24,8 @@ class Site:
     Args:
         component: one of `COMPONENTS`; `anatomy` says where each is read.
         layer: the block, counted from 0: layer 8 is the ninth.
-        positions: None (all), an int, a sequence, a slice, or one sequence a row. Negative ones count from the end of
-            each row's own tokens, padding left out.
+        positions: None (all), an int, a sequence, a slice, or one sequence a row; a row whose sequence is empty is left
+            alone. Negative ones count from the end of each row's own tokens, padding left out.
         heads: None (all), an int or a sequence, for per-head components.
 
     Raises:

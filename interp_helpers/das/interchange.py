@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..edits import editable, replace, require_basis, swapped
-from ..engine import Run, can_resume, frozen
-from ..hooks import hooked_at, intervene
+from ..engine import Run, agree, can_resume, frozen, tell_whole
+from ..hooks import hooked_at, intervene, record
 from ..models import LanguageModel, Layout, Place, one_a_row, take
 from ..sites import Site
 from .counterfactuals import Counterfactual, key
@@ -181,6 +181,25 @@ Waiting = tuple[Tensor, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]
 
 
 def _in_language_model(lm: LanguageModel, site: Site, pairs: list[Counterfactual]) -> Waiting:
+    if can_resume(lm):
+        try:
+            return _waiting(lm, site, pairs, resume=True)
+        except _Differs:
+            tell_whole(lm)
+        except Exception:  # whatever it is that this model can't do, whole runs can, or say what is wrong
+            pass
+    return _waiting(lm, site, pairs, resume=False)
+
+
+class _Differs(Exception):
+    """A resumed run isn't what a whole one is."""
+
+
+def _waiting(lm: LanguageModel, site: Site, pairs: list[Counterfactual], resume: bool) -> Waiting:
+    """
+    Raises:
+        _Differs: of runs that were resumed, one that was run whole, too, differs.
+    """
     place = editable(site).place(lm)
     if one_a_row(site.positions):
         raise ValueError(
@@ -194,7 +213,7 @@ def _in_language_model(lm: LanguageModel, site: Site, pairs: list[Counterfactual
     tokens = lm.tokens(bases)
     # A captured run has a stream, keys and values for every layer and token.
     weight = 3 * tokens.numel() * lm.n_layers * lm.d_model * lm.anatomy.embedding.weight.element_size()
-    resumable = can_resume(lm) and weight <= KEEP
+    resume = resume and weight <= KEEP
 
     def at_the_site(prompts: list, tokens: Tensor, passing: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What prompts have at the site, (row, *shape), in a run that has been made or is made here, and the columns (row, place)."""
@@ -211,13 +230,13 @@ def _in_language_model(lm: LanguageModel, site: Site, pairs: list[Counterfactual
             )
         if passing is None:
             # Later tokens can't change what passes there; only an edit that counts from the end needs them.
-            passing = _up_to(lm, place, tokens, int(spots.columns.max()) + 1 if resumable else tokens.shape[1])
+            passing = _up_to(lm, place, tokens, int(spots.columns.max()) + 1 if resume else tokens.shape[1])
         taken = place.view(layout.batched(passing))[spots.rows, spots.columns]
         taken = taken if site.heads is None else taken[:, site.head_list]
         return taken.unflatten(0, (-1, spots.each)), spots.columns.view(-1, spots.each)
 
     kept: list[Tensor] = []
-    if resumable:
+    if resume:
         with hooked_at(place, kept.append):
             run = Run(lm, tokens, since=site.layer + (site.component == "block_output"))
     values, columns = at_the_site(bases, tokens, *kept)
@@ -251,7 +270,22 @@ def _in_language_model(lm: LanguageModel, site: Site, pairs: list[Counterfactual
         with intervene(lm, replace(site, values)):
             return lm.next_token_logits(take(tokens, which_base[rows].tolist()), grad=torch.is_grad_enabled())
 
-    return values, which_base, which_source, resumed if resumable else whole
+    if resume:
+        # Batches differ in the first column that they run: for each that there is, one pair that the interchange changes.
+        changes = (values[which_base] != values[which_source]).flatten(1).any(1)
+        firsts = columns[which_base].min(1).values.tolist()
+        by_first = {first: i for i, first in enumerate(firsts)} | {
+            firsts[i]: i for i in changes.nonzero().flatten().tolist()
+        }
+        chosen = list(by_first.values())
+        with intervene(lm, replace(site, record(lm, [pairs[i].source for i in chosen], site))):
+            by_itself = lm.next_token_logits([pairs[i].base for i in chosen])
+        ones = torch.tensor(chosen).split(1)
+        if not agree(torch.cat([resumed(row, values[which_source[row]]) for row in ones]), by_itself):
+            raise _Differs
+        if not agree(lm.unembed(run.streams[-1][torch.arange(n), run.last]), run.logits):
+            raise _Differs
+    return values, which_base, which_source, resumed if resume else whole
 
 
 def _in_module(module: nn.Module, name: str, pairs: list[Counterfactual], device: torch.device) -> Waiting:
@@ -298,8 +332,10 @@ def _up_to(lm: LanguageModel, place: Place, tokens: Tensor, columns: int) -> Ten
         kept.append(tensor.clone())
         raise _Enough
 
+    some = tokens[:, :columns]
+    some.attention_mask = tokens.attention_mask[:, :columns]
     with hooked_at(place, stop), suppress(_Enough):
-        lm.model(tokens[:, :columns], attention_mask=tokens.attention_mask[:, :columns], use_cache=False)
+        lm.run(some)
     return kept.pop()
 
 

@@ -54,7 +54,7 @@ class RotatedSubspace(nn.Module):
         if not 1 <= rank <= d:
             raise ValueError(f"A subspace of {d} dimensions has a rank of 1 to {d}, and rank={rank} was given.")
         self.d, self.rank = d, rank
-        columns = torch.randn(d, rank, generator=torch.Generator().manual_seed(seed))
+        columns = torch.randn(d, rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         if start is not None:
             given = torch.as_tensor(start).detach().float().cpu()
             shape, given = tuple(given.shape), given[:, None] if given.ndim == 1 else given
@@ -115,7 +115,7 @@ class BoundlessSubspace(nn.Module):
         if d < 1:
             raise ValueError(f"A space has one dimension at least, and d={d} was given.")
         self.d, self.temperatures, self.penalty_weight = d, temperature, penalty
-        random = torch.randn(d, d, generator=torch.Generator().manual_seed(seed))
+        random = torch.randn(d, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         self.weight = nn.Parameter(_orthonormal(random))
         self.boundary = nn.Parameter(torch.tensor(0.5))
         self.register_buffer("temperature", torch.tensor(float(temperature[0])))

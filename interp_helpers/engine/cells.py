@@ -1,7 +1,8 @@
 """Many runs of one prompt, each with another site patched: a sweep's cells, batched.
 
 Where the model can be resumed (`resume`), the cells are rows of batches that begin at the patched block and token, as many
-as a stated amount of memory allows. Where not, `intervene` and a forward for each cell or a few: the plain way.
+as a stated amount of memory allows. Of every batch one cell is run the plain way, too, before any number is shown: where they
+differ, and where a model can't be resumed, all take the plain way, `intervene` and a forward for each cell or a few.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from tqdm.auto import tqdm
 from ..activations import Activations
 from ..edits import replace
 from ..hooks import Edit, intervene
-from ..models import take
+from ..models import measuring, take
 from ..sites import Site
-from .resume import Run, can_resume
+from .resume import Run, agree, can_resume, tell_whole
 
 MEMORY = 64 * 2**20  # bytes that one call of a block may need for its intermediate results, about
 GROUPS = 4  # rows are grouped by their first patched token: more groups waste fewer tokens, fewer make larger batches
@@ -61,9 +62,23 @@ def runs(
         ValueError: a cell that doesn't fit the base or the source prompts.
     """
     entering = all((e.site.component, e.site.layer) == ("block_input", 0) for e in edits(range(len(tokens))))
-    way = _resumed if entering and can_resume(lm) else _plain  # blocks are resumed without edits
     with tqdm(total=len(cells) * len(tokens), desc=f"patching {component}", unit="run", leave=False, delay=2) as bar:
-        yield from way(lm, tokens, component, cells, source, edits, bar)
+        streams = None
+        if entering and can_resume(lm):  # blocks are resumed without edits
+            try:
+                with measuring(lm.model):
+                    streams = _resumed(lm, tokens, component, cells, source, edits, bar)
+            except _Differs:
+                tell_whole(lm)
+            except Exception:  # whatever it is that this model can't do, the plain way can, or says what is wrong
+                pass
+        if streams is None:
+            bar.reset()
+            yield from _plain(lm, tokens, component, cells, source, edits, bar)
+            return
+        per_call = max(1, MEMORY // (len(tokens) * lm.model.config.vocab_size * streams.element_size()))
+        for i in range(0, len(streams), per_call):
+            yield from lm.unembed(streams[i : i + per_call].to(lm.device).flatten(0, 1)).unflatten(0, (-1, len(tokens)))
 
 
 def rows_per_call(lm, new: int, width: int) -> int:
@@ -119,22 +134,54 @@ class _Patch:
     head: int | None
 
 
-def _resumed(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tensor]:
+class _Differs(Exception):
+    """A resumed run isn't what a whole one is."""
+
+
+def _resumed(lm, tokens, component, cells, source, edits, bar) -> Tensor:
+    """The stream (run, row, d) that leaves the last block at each row's last token: of the base run, then of each cell's.
+
+    Raises:
+        _Differs: one that was run whole, too, differs.
+    """
     streams = torch.empty(1 + len(cells), len(tokens), lm.d_model, dtype=lm.anatomy.embedding.weight.dtype)
     batch, columns = tokens.shape
     # Captured runs weigh about six streams a block (the stream, keys, values, the source's): as much as some calls do.
     at_once = max(1, 8 * MEMORY // (6 * lm.n_layers * columns * lm.d_model * streams.element_size()))
     for rows in (range(batch)[i : i + at_once] for i in range(0, batch, at_once)):
         run, acts = Run(lm, take(tokens, rows), edits(rows)), source(rows)
-        streams[:, rows] = run.streams[-1][torch.arange(len(rows)), run.last].to(streams)
-        patches = _patches(run, cells, acts, rows)
-        for group in _grouped(patches, columns, lambda new: rows_per_call(lm, new, columns)):
+        unpatched = run.streams[-1][torch.arange(len(rows)), run.last]
+        if not agree(lm.unembed(unpatched), run.logits):
+            raise _Differs
+        streams[:, rows] = unpatched.to(streams)
+        chosen, ends = [], []
+        for group in _grouped(_patches(run, cells, acts, rows), columns, lambda new: rows_per_call(lm, new, columns)):
             where = torch.tensor([(1 + patch.cell, rows[patch.row]) for patch in group])
-            streams[where[:, 0], where[:, 1]] = run_together(run, component, group, acts).to(streams)
+            found = run_together(run, component, group, acts)
+            streams[where[:, 0], where[:, 1]] = found.to(streams)
+            before = unpatched[[patch.row for patch in group]]
+            moved = (found - before).norm(dim=-1) > 1e-2 * before.norm(dim=-1)
+            first = int(moved.int().argmax())  # it joined before the others, so that it has gone through more blocks
+            chosen.append(group[first])
+            ends.append(found[first])
             bar.update(len(group))
-    per_call = max(1, MEMORY // (batch * lm.model.config.vocab_size * streams.element_size()))
-    for i in range(0, len(streams), per_call):
-        yield from lm.unembed(streams[i : i + per_call].to(lm.device).flatten(0, 1)).unflatten(0, (-1, batch))
+        for i in range(0, len(chosen), ROWS):
+            whole = _whole(lm, tokens, component, cells, chosen[i : i + ROWS], rows, acts, edits)
+            if not agree(lm.unembed(torch.stack(ends[i : i + ROWS])), whole):
+                raise _Differs
+    return streams
+
+
+def _whole(lm, tokens, component, cells, patches: list[_Patch], rows: range, acts: Activations, edits) -> Tensor:
+    """The logits (patch, vocab) of some patched runs, the plain way: as rows of one batch, each patched at places of its own."""
+    bases, theirs = [rows[patch.row] for patch in patches], acts.rows([patch.row for patch in patches])
+    changes = list(edits(bases))
+    for i, patch in enumerate(patches):
+        where = [()] * len(patches)
+        where[i] = cells[patch.cell].positions[bases[i]]
+        changes += [replace(Site(component, layer, tuple(where), patch.head), theirs) for layer in patch.layers]
+    with intervene(lm, *changes):
+        return lm.next_token_logits(take(tokens, bases))
 
 
 def run_together(run: Run, component: str, patches: list[_Patch], acts: Activations) -> Tensor:

@@ -7,22 +7,21 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..models import measuring
+
 
 @contextmanager
 def frozen(module: nn.Module):
     """While the block lasts no weight asks for gradients, and dropout is off."""
     weights = [p for p in module.parameters() if p.requires_grad]
-    training = [m for m in module.modules() if m.training]
     for weight in weights:
         weight.requires_grad_(False)
-    module.eval()
     try:
-        yield
+        with measuring(module):
+            yield
     finally:
         for weight in weights:
             weight.requires_grad_(True)
-        for part in training:
-            part.training = True
 
 
 def require_gradients() -> None:

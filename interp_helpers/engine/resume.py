@@ -5,13 +5,14 @@ work again: before the patched block nothing has changed, and neither has anythi
 causal model's tokens see only what precedes them. So the base run is captured once (the stream entering each block, the
 arguments that the block was called with, its keys and values), and a patched run is *resumed*: it joins at the patched
 block, at the patched token, as one row of a batch that grows as later blocks' patches join it. Blocks are the model's own,
-called as the model called them, so nothing here knows an architecture; whether that works is tried out on each model, once.
+called as the model called them, so nothing here knows an architecture. Whether that works, on this model as it stands, is never
+taken for granted: whoever resumes runs some of the same runs whole, too, and `agree` compares them.
 """
 
 from __future__ import annotations
 
 import inspect
-import weakref
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,10 +21,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..edits import replace
-from ..hooks import Edit, hooked_at, intervene, record
+from ..hooks import Edit, hooked_at, intervene
 from ..models import Layout
-from ..sites import Site
 
 Put = Callable[[int], Callable[[Tensor], Tensor] | None]
 
@@ -40,6 +39,7 @@ class Run:
     Attributes:
         streams: the residual stream (row, column, d) entering each block; last, the one leaving the last block.
         last: the column of each row's last token.
+        logits: the model's own (row, vocab) at each row's last token.
     """
 
     def __init__(self, lm, tokens: Tensor, edits: Sequence[Edit] = (), since: int = 0):
@@ -47,7 +47,7 @@ class Run:
         mask = tokens.attention_mask
         self.layout = Layout(mask)
         self.last = torch.tensor(self.layout.starts) + torch.tensor(self.layout.lengths) - 1
-        cache, nowhere = DynamicCache(), torch.zeros(0, dtype=torch.long)
+        cache = DynamicCache()
 
         def entering(block, args, kwargs) -> None:
             given = inspect.signature(block.forward).bind(*args, **kwargs)
@@ -64,7 +64,7 @@ class Run:
             for block in lm.anatomy.blocks:
                 stack.enter_context(block.register_forward_pre_hook(entering, with_kwargs=True))
             stack.enter_context(hooked_at(lm.anatomy.place("block_output", lm.n_layers - 1), self.streams.append))
-            lm.model(tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=nowhere)
+            self.logits = lm.next_token_logits(tokens, past_key_values=cache, use_cache=True)
         self._keys = [layer.keys if i >= since else None for i, layer in enumerate(cache.layers)]
         self._values = [layer.values if i >= since else None for i, layer in enumerate(cache.layers)]
 
@@ -154,21 +154,26 @@ class _Before:
         return torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
 
 
-_found_resumable: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
 def can_resume(lm) -> bool:
-    """Whether a resumed run equals a whole one on this model as it stands: tried on a few tokens, the first time."""
+    """Whether it is worth trying: nobody's code is in the model that may expect whole runs, and the attention is one that takes
+    some of a run's tokens."""
     kernel = getattr(lm.model.config, "_attn_implementation", None)
-    if lm.running.interventions or kernel not in ("eager", "sdpa") or _hooked(lm):
-        return False
-    known = _found_resumable.setdefault(lm, {})
-    if kernel not in known:
-        try:
-            known[kernel] = _resumes_rightly(lm)
-        except Exception:  # whatever it is that this model can't do, the plain way can
-            known[kernel] = False
-    return known[kernel]
+    return not lm.running.interventions and kernel in ("eager", "sdpa") and not _hooked(lm)
+
+
+def agree(resumed: Tensor, whole: Tensor) -> bool:
+    """Are two runs' logits the same but for rounding?"""
+    tolerance = 1e-4 if whole.dtype == torch.float32 else 5e-2
+    return bool((resumed - whole).abs().max() <= tolerance * whole.abs().max())
+
+
+def tell_whole(lm) -> None:
+    """The notice that resumed runs were not what whole runs are."""
+    warnings.warn(
+        f"On {lm.name} a run that is resumed from a block isn't what a whole run is, so every run is a whole one, which is slower and "
+        "exact: something in the model acts on some tokens only, as adapters and editing methods do.",
+        stacklevel=2,
+    )
 
 
 def _hooked(lm) -> bool:
@@ -180,22 +185,3 @@ def _hooked(lm) -> bool:
         hooks += [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     foreign = any(not getattr(hook, "__module__", "").startswith("transformers.") for hook in hooks)
     return foreign or any("forward" in vars(block) for block in lm.anatomy.blocks)
-
-
-def _resumes_rightly(lm) -> bool:
-    """Two rows, one of them padded, patched in block 0 at a token of their own: resumed, and as a whole."""
-    ids = torch.arange(1, 19, device=lm.device).view(3, 6)
-    base, source = ids[:2].clone(), ids[1:].clone()
-    base.attention_mask = source.attention_mask = torch.ones_like(base)
-    base.attention_mask[1, 4:] = 0
-    acts = record(lm, source, Site("block_output", 0))
-
-    def put(h: Tensor) -> Tensor:
-        h[0, 1], h[1, 0] = acts["block_output", 0][0, 3], acts["block_output", 0][1, 2]
-        return h
-
-    resumed = lm.unembed(Run(lm, base).resume("block_output", [0, 0], torch.arange(2), 2, {0: put}.get))
-    with intervene(lm, replace(Site("block_output", 0, positions=[[3], [2]]), acts)):
-        whole = lm.next_token_logits(base)
-    tolerance = 1e-4 if whole.dtype == torch.float32 else 5e-2
-    return bool((resumed - whole).abs().max() <= tolerance * whole.abs().max())

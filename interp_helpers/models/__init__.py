@@ -2,6 +2,7 @@
 
 from .anatomy import COMPONENTS, FAMILIES, PER_HEAD, Family, Place, eager_attention
 from .language_model import LanguageModel
+from .measuring import as_written, measuring
 from .load import OFFLINE, load_model
 from .offline import cache_folder
 from .tokens import Layout, Spots, as_int, as_ints, as_positions, one_a_row, take
@@ -19,9 +20,11 @@ __all__ = [
     "as_int",
     "as_ints",
     "as_positions",
+    "as_written",
     "cache_folder",
     "eager_attention",
     "load_model",
+    "measuring",
     "one_a_row",
     "take",
 ]

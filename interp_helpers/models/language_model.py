@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .anatomy import Anatomy
+from .measuring import as_written, entered, measuring
 from .tokens import as_int, as_ints
 
 Prompts = str | Sequence[str] | Tensor | Mapping
@@ -57,15 +57,15 @@ class LanguageModel:
     """
 
     def __init__(self, hf_model: torch.nn.Module, tokenizer, name: str | None = None):
-        self.model = hf_model.eval()
+        self.model = entered(hf_model).eval()
         self.tokenizer = tokenizer
-        self.name = name or getattr(hf_model.config, "_name_or_path", "") or hf_model.config.model_type
-        self.anatomy = Anatomy(hf_model)
+        config = self.model.config
+        self.name = name or getattr(config, "_name_or_path", "") or config.model_type
+        with as_written():
+            self.anatomy = Anatomy(self.model)
         self.n_layers, self.n_heads = self.anatomy.n_layers, self.anatomy.n_heads
         self.d_model, self.d_head = self.anatomy.d_model, self.anatomy.d_head
         self.running = RunningCall()
-        fillers = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self._pad = next(token for token in fillers if token is not None)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.n_layers} blocks, {self.n_heads} heads, d_model {self.d_model})"
@@ -78,10 +78,21 @@ class LanguageModel:
             return torch.device(embedding._hf_hook.execution_device)
         return embedding.weight.device
 
+    @property
+    def _pad(self) -> int:
+        fillers = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in fillers if token is not None)
+
     # -- run it ---------------------------------------------------------------------------------------------------
 
+    def run(self, tokens: Tensor, **options):
+        """What the model itself returns for tokens as from `tokens`: in evaluation mode, whatever mode it is in."""
+        with measuring(self.model):
+            return self.model(tokens, attention_mask=tokens.attention_mask, **{"use_cache": False} | options)
+
     def __call__(self, prompts: Prompts, *, grad: bool = False) -> Tensor:
-        """Logits (batch, position, vocab); positions past a shorter row's end are padding, and mean nothing.
+        """Logits (batch, position, vocab), each position's where the caller has its token: on a side that was padded they mean
+        nothing.
 
         Args:
             prompts: a string, a list of strings or of token ids (position,), one a row, token ids (position,) or (batch,
@@ -91,18 +102,19 @@ class LanguageModel:
         """
         tokens = self.tokens(prompts)
         with torch.set_grad_enabled(grad):
-            return self.model(tokens, attention_mask=tokens.attention_mask, use_cache=False).logits
+            logits = self.run(tokens).logits
+        if not any(tokens.moved):
+            return logits
+        return torch.stack([row.roll(columns, 0) for row, columns in zip(logits, tokens.moved, strict=True)])
 
-    def next_token_logits(self, prompts: Prompts, *, grad: bool = False) -> Tensor:
-        """Logits (batch, vocab) of the token that follows each row's last real token; see `__call__`."""
+    def next_token_logits(self, prompts: Prompts, *, grad: bool = False, **options) -> Tensor:
+        """Logits (batch, vocab) of the token that follows each row's last real token; see `__call__`. Options go to the model."""
         tokens = self.tokens(prompts)
         last = tokens.attention_mask.sum(1) - 1
         wanted, row_to_wanted = last.unique(return_inverse=True)
         with torch.set_grad_enabled(grad):
             # Only the wanted columns go through the unembedding, which is a fifth of a small model's work.
-            logits = self.model(
-                tokens, attention_mask=tokens.attention_mask, use_cache=False, logits_to_keep=wanted.cpu()
-            ).logits
+            logits = self.run(tokens, logits_to_keep=wanted.cpu(), **options).logits
         column = row_to_wanted if logits.shape[1] == len(wanted) else last  # some models give all, whatever is asked
         return logits[torch.arange(len(tokens), device=logits.device), column.to(logits.device)]
 
@@ -155,7 +167,8 @@ class LanguageModel:
             devices, kind = [0], "mps"
         self.running.prompt_width, self.running.prompt_rows = width, len(rows)
         try:
-            with torch.random.fork_rng(devices, seed is not None, device_type=kind), torch.no_grad():
+            randomness = torch.random.fork_rng(devices, seed is not None, device_type=kind)
+            with randomness, torch.no_grad(), measuring(self.model):
                 if seed is not None:
                     torch.manual_seed(seed)
                 out = self.model.generate(
@@ -175,29 +188,33 @@ class LanguageModel:
     def tokens(self, prompts: Prompts) -> Tensor:
         """Token ids (batch, position), shorter rows padded on the right; `.attention_mask` marks the real tokens.
 
-        A tensor of ids passes through; without an `.attention_mask` of its own, all its tokens are real.
+        A tensor of ids passes through; without an `.attention_mask` of its own, all its tokens are real. What was padded on the
+        left is moved: by how many columns, row by row, `.moved` says.
 
         Raises:
-            ValueError: no prompt, an empty prompt, a bare tensor in which a row seems to end in padding, ids outside the
-                vocabulary, or more tokens than the model has positions for.
+            ValueError: no prompt, an empty prompt, a bare tensor in which a row seems to end in padding, a mask that hides a token
+                between others, ids outside the vocabulary, or more tokens than the model has positions for.
         """
         if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "iu":
             prompts = torch.as_tensor(prompts.astype(np.int64))
+        rows = None
         if isinstance(prompts, Tensor):
             ids = prompts[None] if prompts.ndim == 1 else prompts
             shape, mask = tuple(ids.shape), getattr(prompts, "attention_mask", None)
             if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.dtype == torch.bool:
                 raise ValueError(f"Token ids have shape (batch, position), and {shape} of {ids.dtype} was given.")
             mask = self._unpadded(ids) if mask is None else mask
-            if mask.shape != ids.shape or (mask.long().diff(dim=1) > 0).any() or not mask[:, 0].all():
-                raise ValueError(
-                    f"Padding goes to the right of each row: an attention_mask is ones, then zeros, of the ids' shape {shape}."
-                )
+            if mask.shape != ids.shape:
+                raise ValueError(f"An attention_mask has the ids' shape {shape}, and {tuple(mask.shape)} was given.")
+            moved = [0] * len(ids)
+            if not mask[:, 0].all() or (mask.long().diff(dim=1) > 0).any():
+                rows, moved = zip(*map(_to_the_left, ids.tolist(), mask.tolist()), strict=True)
+                self._require_tokens(rows)
         else:
-            rows = self._rows(prompts)
-            width = max(map(len, rows))
-            ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in rows])
-            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+            rows, moved, shape = self._rows(prompts)
+        if rows is not None:
+            ids = torch.tensor([row + [self._pad] * (shape[1] - len(row)) for row in rows])
+            mask = torch.tensor([[1] * len(row) + [0] * (shape[1] - len(row)) for row in rows])
         least, most, vocabulary = int(ids.min()), int(ids.max()), len(self.anatomy.embedding.weight)
         if least < 0 or most >= vocabulary:
             raise ValueError(
@@ -206,7 +223,7 @@ class LanguageModel:
             )
         self._require_room(ids.shape[1])
         ids = ids.to(self.device, copy=False).view_as(ids)  # another tensor, because its attributes are set
-        ids.attention_mask = mask.to(self.device)
+        ids.attention_mask, ids.moved = mask.to(self.device), moved
         return ids
 
     def str_tokens(self, prompt: str | Tensor) -> list[str]:
@@ -277,8 +294,9 @@ class LanguageModel:
 
     # -- details --------------------------------------------------------------------------------------------------
 
-    def _rows(self, prompts: Prompts) -> list[list[int]]:
-        """Each prompt's token ids, from whatever form but a tensor."""
+    def _rows(self, prompts: Prompts) -> tuple[list[list[int]], list[int], tuple[int, int]]:
+        """Each prompt's token ids, from whatever form but a tensor, by how many columns they were moved, and the batch's shape."""
+        moved, width = None, 0
         if isinstance(prompts, Mapping):  # as a tokenizer returns it, padded on either side
             ids, mask = _lists(prompts["input_ids"]), prompts.get("attention_mask")
             mask = [[1] * len(row) for row in ids] if mask is None else _lists(mask)
@@ -287,7 +305,8 @@ class LanguageModel:
                     f"An attention_mask has as many entries as its row has token ids, and {list(map(len, mask))} for "
                     f"{list(map(len, ids))} were given."
                 )
-            prompts = [list(compress(*row)) for row in zip(ids, mask, strict=True)]
+            width = max(map(len, ids), default=0)
+            prompts, moved = zip(*map(_to_the_left, ids, mask), strict=True) if ids else ([], [])
         single = isinstance(prompts, str) or not hasattr(prompts, "__iter__")
         rows = []
         for prompt in [prompts] if single else prompts:
@@ -296,14 +315,11 @@ class LanguageModel:
                 raise ValueError(
                     f"A prompt is a string or a sequence of token ids, and {type(prompt).__name__} was given: {prompt!r}."
                 )
-            if not ids:
-                raise ValueError(
-                    "A prompt is empty, so there is nothing to run the model on: give it at least one token."
-                )
             rows.append(ids)
+        self._require_tokens(rows)
         if not rows:
             raise ValueError("There is no prompt: a string, a list of strings or a tensor of token ids was expected.")
-        return rows
+        return rows, moved or [0] * len(rows), (len(rows), max(width, *map(len, rows)))
 
     def _unpadded(self, ids: Tensor) -> Tensor:
         """The mask of ids that came without one: all are real, unless a row looks padded."""
@@ -317,6 +333,10 @@ class LanguageModel:
                 "attention_mask)."
             )
         return torch.ones_like(ids)
+
+    def _require_tokens(self, rows: Sequence[list[int]]) -> None:
+        if not all(rows):
+            raise ValueError("A prompt is empty, so there is nothing to run the model on: give it at least one token.")
 
     def _require_room(self, width: int) -> None:
         """Of so many tokens, that the model has positions for them: where it learnt a vector for each, they end."""
@@ -335,6 +355,17 @@ class LanguageModel:
 
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _to_the_left(ids: list[int], mask: list[int]) -> tuple[list[int], int]:
+    """A row's real tokens, and the column in which they began."""
+    real = [column for column, one in enumerate(mask) if one]
+    if real and len(real) <= real[-1] - real[0]:
+        raise ValueError(
+            f"An attention_mask marks padding at a row's ends, and {mask} hides a token between others, which models count or don't "
+            "count as a position: leave the token out of the prompt."
+        )
+    return [ids[column] for column in real], real[0] if real else 0
 
 
 def _lists(rows) -> list[list[int]]:

@@ -82,7 +82,7 @@ class Layout:
         """The cells of this call that `positions` (as in `Site`) names; None names every real token in it.
 
         Raises:
-            ValueError: a position outside a row, a selection that is empty, or one sequence a row for other rows.
+            ValueError: a position outside a row, a selection that is empty in every row, or one sequence a row for other rows.
         """
         batch = len(self.lengths)
         if positions is None:
@@ -94,10 +94,13 @@ class Layout:
                 raise ValueError(
                     f"Positions were given for {len(per_row)} rows, one sequence a row, and the batch has {batch}."
                 )
-            found = [self._columns(row, wanted) for row, wanted in enumerate(per_row)]
+            alone = one_a_row(positions) and any(
+                positions
+            )  # a row without positions is left alone, if another has some
+            found = [[] if alone and not wanted else self._columns(row, wanted) for row, wanted in enumerate(per_row)]
             counts = tuple(map(len, found))
             rows = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
-            columns = torch.tensor([column for row in found for column in row])
+            columns = torch.tensor([column for row in found for column in row], dtype=torch.long)
         own = self.past + columns - torch.tensor(self.starts)[rows]
         return Spots(rows, columns, own, own >= torch.tensor(self.lengths)[rows], counts)
 

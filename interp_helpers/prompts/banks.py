@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -200,12 +199,8 @@ def ioi(n: int = 50, *, seed: int = 0) -> list[IOIPrompt]:
     return made
 
 
-measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
 def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
-    """The items that this model gets right, measured on the model (once: results are kept while `lm` lives; inside an
-    intervention they are measured anew, and not kept).
+    """The items that this model gets right, measured on the model as it is now.
 
     >>> bank = facts("capital")[:4]
     >>> [fact.answer for fact in known(lm, bank)]
@@ -215,9 +210,9 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
     bank = list(bank)
-    results = {} if lm.running.interventions else measured.setdefault(lm, {})
+    results: dict[tuple, bool] = {}
     questions = {item: _questions(item) for item in bank}
-    todo = [q for q in dict.fromkeys(q for asked in questions.values() for q in asked) if q not in results]
+    todo = list(dict.fromkeys(q for asked in questions.values() for q in asked))
     judges = {q: _judge(lm, *q[1:]) for q in todo}
     results.update({q: False for q in todo if judges[q] is None})
     # Prompts of similar length run together: little is spent on padding.

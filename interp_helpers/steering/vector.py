@@ -92,7 +92,7 @@ class SteeringVector:
 
     def random(self, seed: int = 0) -> SteeringVector:
         """A random direction of the same length, at the same place: the control."""
-        draw = torch.randn(len(self.direction), generator=torch.Generator().manual_seed(seed))
+        draw = torch.randn(len(self.direction), generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
         draw *= self.direction.norm() / draw.norm()
         return replace(self, direction=draw, name=f"random {seed}", provenance={"method": "random", "seed": seed})
 

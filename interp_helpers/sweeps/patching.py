@@ -127,16 +127,16 @@ def _sweep(measure: Callable, lm, base, source, metric: Metrics, normalize: bool
 def _patched(lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable]) -> tuple[Tensor, Tensor, Tensor]:
     """Every patch is run."""
     _measured(metrics, lm.next_token_logits(bases))  # a metric that doesn't fit is told before the work
-    from_source: list[Tensor] = []
+    from_source: dict[int, Tensor] = {}
 
     def read(rows: Sequence[int]):
         acts = record(lm, take(sources, rows), Site("block_input", 0), *grid.sites)
-        from_source.append(acts.next_token_logits)
+        from_source.update(zip(rows, acts.next_token_logits, strict=True))
         return acts
 
     found = [_measured(metrics, logits) for logits in runs(lm, bases, grid.component, grid.cells, read)]
     found = torch.stack(found, 1)  # (metric, run, pair)
-    return found[:, 1:], found[:, 0], _measured(metrics, torch.cat(from_source))
+    return found[:, 1:], found[:, 0], _measured(metrics, torch.stack([from_source[row] for row in range(len(bases))]))
 
 
 @torch.enable_grad()

@@ -10,7 +10,6 @@ bring the answer back. It shows neither that the site is necessary, nor that edi
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,9 +84,6 @@ class Trace(Sweep):
         )
 
 
-_measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # {embedding: (its version, σ)}
-
-
 def embedding_std(lm) -> float:
     """σ, the standard deviation of the token embeddings (all entries of the matrix) as they enter the residual stream; noise is
     given in units of it. (Gemma multiplies its embeddings by √d.)
@@ -104,12 +100,7 @@ def embedding_std(lm) -> float:
             "The token embeddings are offloaded and can't be read, so σ isn't known: load the model with a device_map that keeps them, or "
             "give the noise as a tensor."
         )
-    now = None if weight.is_inference() else weight._version  # without a version, it is measured anew
-    version, found = _measured.get(lm.anatomy.embedding, (None, 0.0))
-    if now is None or version != now:
-        found = float(weight.float().std())
-        _measured[lm.anatomy.embedding] = now, found
-    return found * (lm.d_model**0.5 if lm.model.config.model_type.startswith("gemma") else 1.0)
+    return float(weight.float().std()) * (lm.d_model**0.5 if lm.model.config.model_type.startswith("gemma") else 1.0)
 
 
 def draws(lm, n: int, noise: float, samples: int, seed: int) -> Tensor:
@@ -121,7 +112,7 @@ def draws(lm, n: int, noise: float, samples: int, seed: int) -> Tensor:
     if noise <= 0 or samples < 1:
         raise ValueError(f"noise={noise} with samples={samples} corrupts nothing: both are positive.")
     shape, generator = (samples, n, lm.d_model), torch.Generator().manual_seed(seed)
-    return noise * embedding_std(lm) * torch.randn(shape, generator=generator)
+    return noise * embedding_std(lm) * torch.randn(shape, generator=generator, dtype=torch.float32)
 
 
 def causal_trace(

@@ -3,6 +3,7 @@ component and place, with its gradients, and whichever way it is computed."""
 
 from __future__ import annotations
 
+import warnings
 from functools import cache, wraps
 
 import pytest
@@ -13,7 +14,7 @@ from plain import assert_untouched, close, snapshot
 from tiny import tiny
 from torch import nn
 
-from interp_helpers import Counterfactual, Site, add, intervene, record, replace
+from interp_helpers import Counterfactual, Site, add, interchange_logits, intervene, record, replace
 from interp_helpers.das.counterfactuals import as_counterfactuals
 from interp_helpers.das.interchange import Interchanges
 from interp_helpers.engine import resume
@@ -287,7 +288,7 @@ def test_blocks_below_the_site_and_tokens_before_it_are_not_run_again(lm, monkey
 
 @pytest.fixture
 def rows_run(lm, monkeypatch):
-    """How many rows each run of the whole model had."""
+    """How many rows each run of the whole model had. (The last two are the proof's: one pair for each first column.)"""
     assert resume.can_resume(lm)
     found, forward = [], lm.model.forward
 
@@ -303,7 +304,7 @@ def rows_run(lm, monkeypatch):
 def test_each_distinct_prompt_is_run_once(lm, rows_run):
     pairs = [(base, source, 7) for base in BASES[:2] for source in SOURCES] * 3
     runs = interchanges(lm, LAST, pairs)
-    assert sorted(rows_run) == [2, 3] and len(runs) == 18
+    assert sorted(rows_run[:2]) == [2, 3] and rows_run[2:] == [2, 2] and len(runs) == 18
     rows_run.clear()
     rows = torch.arange(18)
     logits = runs.finish(rows, runs.source(rows))
@@ -315,12 +316,12 @@ def test_each_distinct_prompt_is_run_once(lm, rows_run):
 def test_equal_ids_are_one_prompt(lm, rows_run):
     ids = lm.tokens(BASES[0])[0]
     interchanges(lm, LAST, [(ids, SOURCES[0], 7), (ids.clone(), SOURCES[0], 7), (ids.flip(0), SOURCES[0], 7)])
-    assert sorted(rows_run) == [1, 2]
+    assert sorted(rows_run[:2]) == [1, 2] and rows_run[2:] == [1, 1]
 
 
 def test_a_source_that_is_a_base_too_is_run_once(lm, rows_run):
     runs = interchanges(lm, LAST, [(BASES[0], BASES[1], 7), (BASES[1], SOURCES[0], 7), (BASES[2], BASES[0], 7)])
-    assert rows_run == [3, 1]
+    assert rows_run[:2] == [3, 1]
     assert torch.equal(runs.source(torch.tensor([0, 2])), runs.base(torch.tensor([1, 0])))
 
 
@@ -329,7 +330,40 @@ def test_sources_are_run_as_far_as_the_site_s_token(lm, monkeypatch):
     count = wraps(forward)(lambda tokens, *a, **k: found.append(tokens.shape[1]) or forward(tokens, *a, **k))
     monkeypatch.setattr(lm.model, "forward", count)
     interchanges(lm, Site("block_output", 1, positions=2), PAIRS)
-    assert found == [10, 3]
+    assert found[:2] == [10, 3]
+
+
+@pytest.mark.parametrize("site", [LAST, Site("block_output", 0, positions=1), Site("mlp_output", 1, positions=[1, 2])])
+@pytest.mark.parametrize("column", range(5))
+def test_what_acts_at_one_column_is_noticed_or_means_nothing(site, column):
+    lm = tiny("llama")
+    mlp, vector = lm.anatomy.place("mlp_input", 2).module, torch.linspace(-1, 1, lm.d_model)
+    forward = mlp.forward
+
+    def edited(stream):
+        out = forward(stream).clone()
+        if out.shape[1] > column:
+            out[:, column] += vector
+        return out
+
+    mlp.forward = edited
+    pairs = [(base, source, 7) for base, source in zip(BASES, SOURCES, strict=False)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = interchange_logits(lm, site, None, pairs)
+    for logits, (base, source, _) in zip(found, pairs, strict=True):
+        with intervene(lm, replace(site, record(lm, source, site))):
+            close(logits, lm.next_token_logits(base)[0])
+
+
+def test_a_model_that_cannot_be_resumed_rightly_says_so_and_is_run_whole():
+    lm = tiny("llama")
+    mlp = lm.anatomy.place("mlp_input", 2).module
+    forward = mlp.forward
+    mlp.forward = lambda stream: forward(stream) * torch.arange(1, 1 + stream.shape[1])[:, None]
+    with pytest.warns(UserWarning, match="every run is a whole one"):
+        runs = interchanges(lm, LAST, [(BASES[0], SOURCES[0], 7)])
+    assert runs.finish.__name__ == "whole"
 
 
 def test_edits_that_count_from_the_end_are_made_at_the_end_of_sources(lm):

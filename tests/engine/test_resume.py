@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import pytest
 import torch
@@ -22,7 +23,17 @@ SOURCES = ["The Eiffel Tower is in the city of", "The capital of Italy is", "Nin
 TOLERANCE = 1e-5
 
 
-def compare(lm, bases, sources, component, cells, edits=lambda rows: []):
+def resumes(lm) -> bool:
+    """Whether a sweep takes the fast way."""
+    taken, plain = [], engine_cells._plain
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(engine_cells, "_plain", lambda *given: taken.append(given) or plain(*given))
+        patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"), positions=[2, -1])
+    return not taken
+
+
+def compare(lm, bases, sources, component, cells, edits=lambda rows: [], resumed=True):
     """The largest difference between the resumed and the plain logits, relative to the logits' size."""
     tokens, others = lm.tokens(bases), lm.tokens(sources)
     layers = sorted({layer for cell in cells for layer in cell.layers})
@@ -31,7 +42,10 @@ def compare(lm, bases, sources, component, cells, edits=lambda rows: []):
         sites = [Site(component, layer) for layer in layers]
         return record(lm, take(others, rows), Site("block_input", 0), *sites)
 
-    fast = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
+    with pytest.MonkeyPatch.context() as patch:
+        if resumed:
+            patch.setattr(engine_cells, "_plain", lambda *given: pytest.fail("the plain way was taken"))
+        fast = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_cells, "can_resume", lambda lm: False)
         plain = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
@@ -49,7 +63,7 @@ def cells_of(n_layers, rows, places, heads=(None,)):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_known_family_is_resumed(family):
-    assert resume.can_resume(tiny(family))
+    assert resumes(tiny(family))
 
 
 @pytest.mark.parametrize("kernel, fast", [("eager", True), ("sdpa", True), ("flex_attention", False)])
@@ -68,8 +82,8 @@ def test_an_argument_that_depends_on_the_rows_takes_the_plain_way():
             return super().forward(hidden_states, **kwargs) + torch.arange(hidden_states.shape[1])[None, :, None]
 
     block.__class__ = Counting
-    assert not resume.can_resume(lm)
-    sweep = patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"))
+    with pytest.warns(UserWarning, match="On tiny llama a run that is resumed from a block isn't what a whole run is"):
+        sweep = patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"))
     acts = record(lm, SOURCES[0], "block_output")
     with intervene(lm, replace(Site("block_output", 1, 3), acts)):
         expected = logit_diff(lm, " Paris", " Rome")(lm.next_token_logits(BASES[0]))
@@ -100,7 +114,7 @@ def test_inside_an_intervention_the_sweep_is_of_the_edited_model(lm):
 
 
 def test_tokens_that_see_what_follows_take_the_plain_way():
-    assert not resume.can_resume(tiny("gemma3_text", use_bidirectional_attention=True))
+    assert not resumes(tiny("gemma3_text", use_bidirectional_attention=True))
 
 
 def test_a_block_whose_forward_was_replaced_takes_the_plain_way():
@@ -125,7 +139,7 @@ def test_edits_beyond_the_first_block_are_made_in_every_run(lm):
     def edits(rows):
         return [zero(Site("mlp_output", 2))]
 
-    assert compare(lm, BASES, SOURCES, "block_output", cells_of(3, 3, [(-1,), (1,)]), edits) < TOLERANCE
+    assert compare(lm, BASES, SOURCES, "block_output", cells_of(3, 3, [(-1,), (1,)]), edits, False) < TOLERANCE
 
 
 def test_inside_an_intervention_with_a_source_for_each_row(lm):
@@ -166,7 +180,6 @@ def test_every_token_of_one_pair(family, kernel):
 @pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text"])
 def test_a_sliding_window_shorter_than_the_prompt(family):
     lm = tiny(family, sliding_window=4)
-    assert resume.can_resume(lm)
     cells = cells_of(3, 3, [(-1,), (1,), (0, 2)])
     assert compare(lm, BASES, SOURCES, "block_output", cells) < TOLERANCE
 
@@ -262,7 +275,7 @@ def test_the_last_block_makes_only_what_is_read(lm, monkeypatch):
     monkeypatch.setattr(mlp, "forward", counted)
     whole = len(lm.str_tokens(BASES[0]))
     patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"), layers=[0, 1], positions=[2, 3])
-    assert widths[-1] == 1 and set(widths) == {1, whole}
+    assert set(widths) == {1, whole}
 
 
 def test_logits_stay_within_the_memory(lm, monkeypatch):
@@ -275,7 +288,8 @@ def test_logits_stay_within_the_memory(lm, monkeypatch):
 
     monkeypatch.setattr(lm, "unembed", counted)
     patch_sweep(lm, BASES[0], SOURCES[0], logit_diff(lm, " Paris", " Rome"), positions=[1, -1])
-    assert max(rows) == 5 and sum(rows) == 1 + 2 * lm.n_layers
+    # the base's and one cell's are compared with whole runs first
+    assert max(rows) == 5 and rows[:2] == [1, 1] and sum(rows[2:]) == 1 + 2 * lm.n_layers
 
 
 def test_a_larger_model_and_a_longer_prompt_get_fewer_rows_a_call():
@@ -319,3 +333,45 @@ def test_a_metric_that_does_not_fit_is_told_before_the_work(lm, monkeypatch):
     monkeypatch.setattr(resume.Run, "resume", lambda *arguments: pytest.fail("the sweep has begun"))
     with pytest.raises(ValueError, match="2 words"):
         patch_sweep(lm, BASES, SOURCES, logit_diff(lm, [" Paris", " Rome"], " Madrid"), positions=[-1])
+
+
+# -- what is noticed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", range(9))
+@pytest.mark.parametrize("layer", range(3))
+def test_what_acts_at_one_column_is_noticed_or_means_nothing(layer, column):
+    """Adapters and editing methods put a vector at a token of their own (GRACE, SERAC)."""
+    lm = tiny("llama")
+    mlp, vector = lm.anatomy.place("mlp_input", layer).module, torch.linspace(-1, 1, lm.d_model)
+    forward = mlp.forward
+
+    def edited(stream):
+        out = forward(stream).clone()
+        if out.shape[1] > column:
+            out[:, column] += vector
+        return out
+
+    mlp.forward = edited
+    metric = logit_diff(lm, " Paris", " Rome")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sweep = patch_sweep(lm, BASES[0], SOURCES[0], metric, positions=[1, 4, -1])
+    acts = record(lm, SOURCES[0], "block_output")
+    for i in range(3):
+        for j, position in enumerate([1, 4, -1]):
+            with intervene(lm, replace(Site("block_output", i, position), acts)):
+                expected = metric(lm.next_token_logits(BASES[0]))
+            torch.testing.assert_close(sweep.values[i, j], expected[0], atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_that_was_found_out_outlives_its_sweep():
+    lm = tiny("llama")
+    metric = logit_diff(lm, " Paris", " Rome")
+    patch_sweep(lm, BASES[0], SOURCES[0], metric)
+    whole = lm.anatomy.blocks[1].mlp.forward
+    lm.anatomy.blocks[1].mlp.forward = lambda stream: whole(stream) * torch.arange(1, 1 + stream.shape[1])[:, None]
+    with pytest.warns(UserWarning, match="isn't what a whole run is"):
+        patch_sweep(lm, BASES[0], SOURCES[0], metric)
+    lm.anatomy.blocks[1].mlp.forward = whole
+    assert resumes(lm)

@@ -684,9 +684,8 @@ def test_edits_that_never_applied_are_reported(lm):
             pass
     assert str(error.value) == (
         "Never applied: [zero(Site('block_output', 1)), "
-        "add(Site('mlp_output', 0, positions=-1))]. "
-        "Run the model inside the `with` block: with intervene(lm, …): lm(prompt). "
-        "(At positions, an edit acts while the prompt is read, and not where a cache holds it already.)"
+        "add(Site('mlp_output', 0, positions=-1))]; tiny gpt2 wasn't run. "
+        "Run it inside the `with` block: with intervene(lm, …): lm(prompt)."
     )
 
 

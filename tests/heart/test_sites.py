@@ -140,6 +140,8 @@ def test_a_head_that_the_model_lacks_is_refused(lm, heads):
         (slice(2, 99), [[2, 3, 4], [2]], [[2, 3, 4], [4]]),
         ([[4], [1]], [[4], [1]], [[4], [3]]),
         ([[0, -1], [1]], [[0, 4], [1]], [[0, 4], [3]]),
+        ([[0, -1], []], [[0, 4], []], [[0, 4], []]),
+        ([[], [1]], [[], [1]], [[], [3]]),
     ],
 )
 def test_positions_count_each_row_s_own_tokens(positions, right, left):
@@ -155,7 +157,7 @@ def test_positions_count_each_row_s_own_tokens(positions, right, left):
         ([0, 5], r"Position 5 is outside row 0, which has 5 tokens"),
         ([[4], [3]], r"Position 3 is outside row 1"),
         ([], r"positions=\(\) names no token of row 0, which has 5"),
-        ([[0], []], r"positions=\(\) names no token of row 1, which has 3"),
+        ([[], []], r"positions=\(\) names no token of row 0, which has 5"),
         (slice(3, None), r"positions=slice\(3, None, None\) names no token of row 1, which has 3"),
         ([0, 0], r"positions=\(0, 0\) names a token of row 0 \(5 tokens\) twice"),
         ([2, -1], r"positions=\(2, -1\) names a token of row 1 \(3 tokens\) twice"),

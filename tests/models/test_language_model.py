@@ -106,7 +106,33 @@ def test_tokens_pass_through_unchanged_with_their_mask(lm):
 def test_token_ids_with_a_mask_come_in_lists_arrays_and_tensors(lm, form, side):
     padded = lm.tokenizer([PROMPT, SHORT], padding=True, padding_side=side)
     given = {name: form(rows) for name, rows in padded.items()}
-    assert torch.equal(lm(given), lm([PROMPT, SHORT]))
+    for prompts in (given, masked(padded)):
+        real, logits = torch.tensor(padded["attention_mask"]).bool(), lm(prompts)
+        for row, prompt in enumerate([PROMPT, SHORT]):  # each token's logits are where the caller has the token
+            close(logits[row, real[row]], lm(prompt)[0])
+        close(lm.next_token_logits(prompts), lm.next_token_logits([PROMPT, SHORT]))
+
+
+def masked(padded) -> torch.Tensor:
+    """What a tokenizer returns, as a tensor of ids that carries its mask."""
+    ids = torch.tensor(padded["input_ids"])
+    ids.attention_mask = torch.tensor(padded["attention_mask"])
+    return ids
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_have_the_columns_that_were_given_though_all_rows_are_shorter(lm, side):
+    padded = lm.tokenizer([SHORT], padding="max_length", max_length=8, padding_side=side)
+    logits = lm(padded)
+    close(logits[:, :3] if side == "right" else logits[:, 5:], lm(SHORT))
+
+
+def test_what_is_recorded_of_left_padded_prompts_is_said_to_be_moved(lm):
+    padded = lm.tokenizer([PROMPT, SHORT], padding=True, padding_side="left")
+    with pytest.warns(UserWarning, match=r"by \[0, 7\] columns"):
+        acts = record(lm, padded, "block_output")
+    last = Site("block_output", 1, positions=-1)
+    close(acts[last][1], record(lm, SHORT, "block_output")[last][0])
 
 
 @pytest.mark.parametrize("form", [list, np.array, torch.tensor])
@@ -188,12 +214,23 @@ def test_rows_that_all_begin_with_the_same_token_are_taken_as_they_are(lm):
     assert lm.tokens(ids).attention_mask.all()
 
 
-@pytest.mark.parametrize("mask", [[[0, 1, 1]], [[1, 0, 1]], [[0, 0, 0]], [[1, 1]], [1, 1, 1]])
-def test_padding_is_on_the_right_or_refused(lm, mask):
+@pytest.mark.parametrize("form", ["tensor", "mapping"])
+@pytest.mark.parametrize(
+    "mask, says",
+    [
+        ([[1, 0, 1]], r"\[1, 0, 1\] hides a token between others"),
+        ([[0, 0, 0]], "A prompt is empty"),
+        ([[1, 1]], "An attention_mask has "),
+    ],
+)
+def test_a_mask_that_says_something_else_is_refused_however_it_comes_in(lm, form, mask, says):
     ids = torch.tensor([[1, 2, 3]])
-    ids.attention_mask = torch.tensor(mask)
-    with pytest.raises(ValueError, match=r"an attention_mask is ones, then zeros, of the ids' shape \(1, 3\)"):
-        lm(ids)
+    given = {"input_ids": ids, "attention_mask": torch.tensor(mask)}
+    if form == "tensor":
+        ids.attention_mask, given = torch.tensor(mask), ids
+    for ask in (lm, lm.tokens, lm.next_token_logits, lm.generate):
+        with pytest.raises(ValueError, match=says):
+            ask(given)
 
 
 def test_a_mask_may_be_of_booleans(lm):
