@@ -271,13 +271,10 @@ def _waiting(lm: LanguageModel, site: Site, pairs: list[Counterfactual], resume:
             return lm.next_token_logits(take(tokens, which_base[rows].tolist()), grad=torch.is_grad_enabled())
 
     if resume:
-        # Batches differ in the first column that they run: for each that there is, one pair that the interchange changes.
+        # Batches differ in the first column that they run, and rows in their length: for each a pair that the interchange changes.
         changes = (values[which_base] != values[which_source]).flatten(1).any(1)
-        firsts = columns[which_base].min(1).values.tolist()
-        by_first = {first: i for i, first in enumerate(firsts)} | {
-            firsts[i]: i for i in changes.nonzero().flatten().tolist()
-        }
-        chosen = list(by_first.values())
+        kinds = list(zip(columns[which_base].min(1).values.tolist(), run.last[which_base].tolist(), strict=True))
+        chosen = list({kinds[i]: i for i in changes.int().argsort(stable=True).tolist()}.values())
         with intervene(lm, replace(site, record(lm, [pairs[i].source for i in chosen], site))):
             by_itself = lm.next_token_logits([pairs[i].base for i in chosen])
         ones = torch.tensor(chosen).split(1)

@@ -154,16 +154,19 @@ def _resumed(lm, tokens, component, cells, source, edits, bar) -> Tensor:
         if not agree(lm.unembed(unpatched), run.logits):
             raise _Differs
         streams[:, rows] = unpatched.to(streams)
-        chosen, ends = [], []
+        chosen, ends, proven, lengths = [], [], set(), run.layout.lengths
         for group in _grouped(_patches(run, cells, acts, rows), columns, lambda new: rows_per_call(lm, new, columns)):
             where = torch.tensor([(1 + patch.cell, rows[patch.row]) for patch in group])
             found = run_together(run, component, group, acts)
             streams[where[:, 0], where[:, 1]] = found.to(streams)
             before = unpatched[[patch.row for patch in group]]
-            moved = (found - before).norm(dim=-1) > 1e-2 * before.norm(dim=-1)
-            first = int(moved.int().argmax())  # it joined before the others, so that it has gone through more blocks
-            chosen.append(group[first])
-            ends.append(found[first])
+            moved = ((found - before).norm(dim=-1) > 1e-2 * before.norm(dim=-1)).nonzero().flatten().tolist() or [0]
+            # The first that is changed joined before the others and went through more blocks; and one of each length of prompts.
+            new = {lengths[group[i].row]: i for i in reversed(moved) if lengths[group[i].row] not in proven}
+            proven |= new.keys()
+            for i in new.values() or [moved[0]]:
+                chosen.append(group[i])
+                ends.append(found[i])
             bar.update(len(group))
         for i in range(0, len(chosen), ROWS):
             whole = _whole(lm, tokens, component, cells, chosen[i : i + ROWS], rows, acts, edits)

@@ -2,8 +2,8 @@
 
 from .anatomy import COMPONENTS, FAMILIES, PER_HEAD, Family, Place, eager_attention
 from .language_model import LanguageModel
-from .measuring import as_written, measuring
 from .load import OFFLINE, load_model
+from .measuring import as_written, measuring
 from .offline import cache_folder
 from .tokens import Layout, Spots, as_int, as_ints, as_positions, one_a_row, take
 

@@ -365,6 +365,30 @@ def test_what_acts_at_one_column_is_noticed_or_means_nothing(layer, column):
             torch.testing.assert_close(sweep.values[i, j], expected[0], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("column", [1, 4, 5, 7, 9])
+def test_what_acts_at_one_column_is_noticed_in_pairs_of_several_lengths(column):
+    lm = tiny("llama")
+    mlp, vector = lm.anatomy.place("mlp_input", 1).module, torch.linspace(-1, 1, lm.d_model)
+    forward = mlp.forward
+
+    def edited(stream):
+        out = forward(stream).clone()
+        if out.shape[1] > column:
+            out[:, column] += vector
+        return out
+
+    mlp.forward = edited
+    metric, acts = logit_diff(lm, " Paris", " Rome"), record(lm, SOURCES, "block_output")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sweep = patch_sweep(lm, BASES, SOURCES, metric, positions={"first": 0, "second": 1})
+    for layer in range(3):
+        for j in range(2):
+            with intervene(lm, replace(Site("block_output", layer, j), acts)):
+                expected = metric(lm.next_token_logits(BASES))
+            torch.testing.assert_close(sweep.values[:, layer, j], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_nothing_that_was_found_out_outlives_its_sweep():
     lm = tiny("llama")
     metric = logit_diff(lm, " Paris", " Rome")

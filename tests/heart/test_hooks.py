@@ -715,3 +715,125 @@ def test_the_plain_hooks_of_these_tests_reach_every_component(lm, component):
     with hooked(lm, component, 1, lambda h: h.zero_()):
         edited = run(lm, PROMPT)
     assert (edited - run(lm, PROMPT)).abs().max() > 1e-2, (path, side)
+
+
+# -- one run's places serve that run ----------------------------------------------------------------------------------
+
+
+def test_a_run_after_another_is_edited_at_its_own_places(lm):
+    site, ids = stream(1, -1), torch.tensor([lm.tokenizer(OTHER)["input_ids"]])
+    expected = run(lm, OTHER, ("block_output", 1, lambda h: h[:, -1].add_(VECTOR)))
+    with intervene(lm, add(site, VECTOR)), torch.no_grad():
+        lm(SHORT)
+        close(lm.model(ids).logits, expected)
+        close(lm.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, expected)
+
+
+PARTS = {
+    "the inner model": lambda model: model.transformer,
+    "its forward": lambda model: model.forward,
+    "a block": lambda model: lambda ids: model.transformer.h[1](model.transformer.wte(ids)),
+}
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_the_model_is_refused_inside_an_intervention(lm, part, before):
+    ids = torch.tensor([lm.tokenizer(OTHER)["input_ids"]])
+    clean = snapshot(lm)
+    with pytest.raises(RuntimeError, match=r"which tokens these are isn't known: inside `intervene` call lm\(prompt\)"):
+        with intervene(lm, add(stream(1, -1), VECTOR)), torch.no_grad():
+            if before:
+                lm(SHORT)
+            PARTS[part](lm.model)(ids)
+    assert_untouched(lm, clean)
+
+
+def test_a_run_that_failed_leaves_no_places_behind(lm):
+    ids = torch.tensor([lm.tokenizer(OTHER)["input_ids"]])
+    with pytest.raises(RuntimeError, match="which tokens these are isn't known"), torch.no_grad():
+        with intervene(lm, add(stream(1, -1), VECTOR), apply(stream(2), stop)):
+            with pytest.raises(Stop):
+                lm(SHORT)
+            lm.model.transformer(ids)
+
+
+def test_a_run_within_a_run_has_places_of_its_own(lm):
+    begun, inner = [], []
+
+    def look(h):
+        if not begun:
+            begun.append(True)
+            inner.append(lm.next_token_logits(SHORT))
+        return h
+
+    with intervene(lm, add(stream(1, -1), VECTOR)):
+        expected = [lm.next_token_logits(SHORT), lm.next_token_logits(OTHER)]
+        with intervene(lm, apply(stream(0, -1), look)):
+            outer = lm.next_token_logits(OTHER)
+    close(inner[0], expected[0])
+    close(outer, expected[1])
+
+
+def test_the_reason_for_never_applied_is_true(lm):
+    ids = lm.tokens(PROMPT)
+    with pytest.raises(RuntimeError, match="the cache held the prompt already"):
+        past = lm.model(ids, use_cache=True).past_key_values
+        with intervene(lm, zero(stream(1, -1))):
+            lm.model(ids[:, -1:], past_key_values=past)
+    block = lm.anatomy.blocks[1]
+    block.forward = lambda hidden_states, *args, **kwargs: hidden_states  # its attention has no work any more
+    try:
+        with pytest.raises(RuntimeError, match="tiny gpt2 was run, and its run doesn't come by there"):
+            with intervene(lm, zero(Site("attention_output", 1))):
+                lm(PROMPT)
+    finally:
+        del block.forward
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_hidden_states_are_the_edited_ones_whatever_was_asked_before(family, before):
+    lm = tiny(family)
+    ids = lm.tokens(PROMPT)
+    with torch.no_grad():
+        if before:
+            lm.model(ids, output_hidden_states=True)
+        with intervene(lm, add(stream(0), VECTOR), add(stream(1), VECTOR)):
+            states = lm.model(ids, output_hidden_states=True).hidden_states
+            again = lm.model(ids, output_hidden_states=True).hidden_states
+        acts = record(lm, PROMPT, "block_output")
+    close(states[1], acts["block_output", 0] + VECTOR)
+    close(again[2], states[2])
+    assert (states[2] - acts["block_output", 1]).abs().max() > 0.1
+
+
+# -- rows that are left alone ------------------------------------------------------------------------------------------
+
+
+def test_a_row_without_positions_is_left_alone(lm):
+    site = stream(1, [[2], []])
+    acts = record(lm, [OTHER, SHORT], "block_output")
+    plain = lm.next_token_logits([PROMPT, PROMPT])
+    for edit in (replace(site, acts), add(site, VECTOR), zero(site), noise(site, 1.0)):
+        with intervene(lm, edit):
+            edited = lm.next_token_logits([PROMPT, PROMPT])
+        close(edited[1], plain[1])
+        assert (edited[0] - plain[0]).abs().max() > 1e-3
+    with intervene(lm, add(stream(1, 2), VECTOR)):
+        alone = lm.next_token_logits(PROMPT)
+    with intervene(lm, add(site, VECTOR)):
+        close(lm.next_token_logits([PROMPT, PROMPT])[:1], alone)
+    assert acts[stream(1, [[2], [1]])].shape == (2, 1, 32)
+
+
+def test_noise_is_the_same_under_another_default_dtype(lm):
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            with intervene(lm, noise(stream(0, [1, 2]), 0.5)):
+                found.append(lm.next_token_logits(PROMPT))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found)

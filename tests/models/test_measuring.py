@@ -141,6 +141,10 @@ def test_adapters_in_the_model_are_measured_with_it_and_may_be_switched_off():
             super().__init__()
             self.base_layer, self.scale = projection, 3.0
 
+        @property
+        def weight(self):
+            return self.base_layer.weight
+
         def forward(self, x):
             return self.scale * self.base_layer(x)
 
