@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
 from ..steering import prompts
-from .guard import Bodies, refuse_in_sentences, unexpected
+from .guard import Bodies, ThisMachine, refuse_in_sentences, unexpected
 from .queue import PLACES, Gone, Room, Ticket
 from .texts import Piece, Vectors, write
 
@@ -191,8 +191,15 @@ class TicketedStream(StreamingResponse):
             self._ticket.leave()
 
 
-def create_app(lm: LanguageModel, vectors: Vectors) -> FastAPI:
-    """The app for one model, which only the app may use while it serves."""
+def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -> FastAPI:
+    """The app for one model, which only the app may use while it serves.
+
+    Args:
+        lm: the model.
+        vectors: what it is steered with.
+        any_name: answer whatever name the machine is asked for by. Otherwise, where it is reached from itself, only as localhost,
+            127.0.0.1 and the like.
+    """
     room = Room()
     tokenizer = copy.deepcopy(lm.tokenizer)  # the model's own is in use in the worker thread
 
@@ -201,8 +208,16 @@ def create_app(lm: LanguageModel, vectors: Vectors) -> FastAPI:
         description="Text without and with a steering vector. The same seed gives the same text.",
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
+        responses={
+            421: {
+                "model": Problem,
+                "description": "The page is this machine's alone, and was asked for by another name",
+            }
+        },
     )
     app.add_middleware(Bodies)
+    if not any_name:
+        app.add_middleware(ThisMachine)  # the last one added is the first that is asked
     refuse_in_sentences(app, EXPECTED)
 
     @app.exception_handler(Gone)

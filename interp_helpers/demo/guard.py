@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request
@@ -12,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 BODY_BYTES = 64 * 1024
+_HOST = re.compile(r"([^:\[\]]+|\[[^\[\]]+\])(:\d*)?")  # a name or an address, with a port or without
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +53,38 @@ class Bodies:
             return replay.pop() if replay else await receive()
 
         await self.app(scope, again, send)
+
+
+class ThisMachine:
+    """ASGI middleware: what comes in at an address of this machine alone has to ask for it by such a name, localhost or 127.0.0.1.
+
+    Any site can make its own name point at 127.0.0.1, and a browser then lets its pages read what is served there (DNS rebinding).
+    """
+
+    def __init__(self, app: Callable):
+        self.app = app
+
+    async def __call__(self, scope: Mapping, receive: Callable[[], Awaitable], send: Callable) -> None:
+        ours = (scope.get("server") or [None])[0]
+        if scope["type"] == "lifespan" or not is_this_machine(ours):
+            return await self.app(scope, receive, send)
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        name = _HOST.fullmatch(host)
+        if name and is_this_machine(name[1].strip("[]")):
+            return await self.app(scope, receive, send)
+        sentence = (
+            f"This page is for this machine alone, and it was asked for as {shown(host)}: open it as {ours}, or start it with HOST={ours}, "
+            "which lets any name in."
+        )
+        return await _answer(421, sentence)(scope, receive, send)
+
+
+def is_this_machine(host: str | None) -> bool:
+    """Whether an address can be reached from this machine alone; of a name that can't be told."""
+    try:
+        return str(host).lower() == "localhost" or ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
 
 
 def refuse_in_sentences(app: FastAPI, expected: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import math
 import os
 import socket
@@ -17,6 +16,7 @@ import uvicorn
 from ..models import LanguageModel, load_model
 from ..steering import SteeringVector, personas, saved_vector, vector_path
 from .app import STRENGTH, create_app
+from .guard import is_this_machine
 from .texts import Vectors
 
 HOST, PORT = "127.0.0.1", 5050
@@ -24,11 +24,13 @@ HOST, PORT = "127.0.0.1", 5050
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to listen, and the strength that every persona has by default (None: its own)."""
+    """Where to listen, the strength that every persona has by default (None: its own), and whether HOST was set: whoever sets it has
+    decided who may come, and by which name."""
 
     host: str = HOST
     port: int = PORT
     strength: float | None = None
+    host_set: bool = False
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -50,7 +52,8 @@ class Settings:
                     f"STRENGTH is {strength!r}, and a number from -{STRENGTH:g} to {STRENGTH:g} was expected: set "
                     "STRENGTH=0.35, say, or leave it out for each persona's own."
                 )
-        return cls(environment.get("HOST") or HOST, int(port), float(strength) if strength else None)
+        host = environment.get("HOST")
+        return cls(host or HOST, int(port), float(strength) if strength else None, bool(host))
 
 
 def main() -> int:
@@ -59,7 +62,7 @@ def main() -> int:
     # Before the model is loaded: whoever has to wait should wait for nothing.
     with listen(settings.host, settings.port) as listener:
         lm = load_model()
-        app = create_app(lm, course_vectors(lm, settings.strength))
+        app = create_app(lm, course_vectors(lm, settings.strength), any_name=settings.host_set)
         print(announcement(settings.host, listener.getsockname()[1]), flush=True)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])
@@ -103,7 +106,7 @@ def listen(host: str, port: int) -> socket.socket:
 def announcement(host: str, port: int) -> str:
     """Where the page is, and who can reach it."""
     shown = f"[{host}]" if ":" in host else host
-    if _is_this_machine(host):
+    if is_this_machine(host):
         return (
             f"The steering page is at http://{shown}:{port} for this machine alone (HOST=0.0.0.0 opens it to the network). "
             "Ctrl+C stops it."
@@ -145,14 +148,6 @@ def _own_vector(lm: LanguageModel, persona: str) -> SteeringVector:
     vector = saved_vector(lm, persona) if measured else personas()[persona].build(lm, layer=round(0.8 * lm.n_layers))
     print(f"  {time.monotonic() - started:.0f} s.", flush=True)
     return vector
-
-
-def _is_this_machine(host: str) -> bool:
-    """Whether an address can be reached from this machine alone; of a name that can't be told."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _own_address() -> str | None:

@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,8 @@ import uvicorn
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import some_or_many
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -355,6 +358,65 @@ def test_what_fails_inside_is_a_sentence_too(lm, monkeypatch):
         assert client.get("/health").json()["busy"] is False
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*ask(), "persona", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@some_or_many(
+    st.sampled_from(["/generate", "/compare", "/stream"]), st.binary(max_size=60) | JSON.map(json.dumps) | JSON
+)
+def test_a_body_of_whatever_kind_is_served_or_refused_in_a_sentence(path, body):
+    if isinstance(body, dict):  # near to what is expected
+        body = json.dumps({"prompt": "x", "max_length": 1} | body)
+    raw = body if isinstance(body, bytes) else str(body).encode("utf-8", "surrogatepass")
+    answer = for_any_body().post(path, content=raw, headers={"content-type": "application/json"})
+    if answer.status_code != 200:
+        assert answer.status_code in (400, 413, 422) and is_a_sentence(answer)
+    assert for_any_body().get("/health").json()["busy"] is False
+
+
+@cache
+def for_any_body() -> TestClient:
+    lm = tiny("gpt2", max_position_embeddings=512)
+    return TestClient(create_app(lm, held(lm))).__enter__()
+
+
+LOCAL = ["127.0.0.1", "127.0.0.1:80", "localhost:5050", "LOCALHOST", "[::1]:5050", "127.1.2.3:1"]
+FOREIGN = [
+    "evil.example",
+    "evil.example:5050",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example:80",
+    "192.168.1.5:5050",
+    "",
+    "[::1",
+    "a:b:c",
+]
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/generate"])
+@pytest.mark.parametrize("host", LOCAL + FOREIGN)
+def test_a_foreign_name_is_let_in_only_where_someone_has_opened_the_page(lm, path, host):
+    """DNS rebinding: a site whose name points at 127.0.0.1 reads nothing."""
+
+    def asked(address, **options):
+        client = TestClient(
+            create_app(lm, held(lm), **options), base_url=f"http://{address}:5050", headers={"host": host}
+        )
+        return client.post(path, json=ask(max_length=1)) if path == "/generate" else client.get(path)
+
+    alone = asked("127.0.0.1")
+    assert alone.status_code == (200 if host in LOCAL else 421)
+    if host in FOREIGN:
+        assert repr(host) in is_a_sentence(alone) and "HOST=127.0.0.1" in is_a_sentence(alone)
+    assert asked("127.0.0.1", any_name=True).status_code == asked("192.168.1.5").status_code == 200
+
+
 # -- whatever the schema allows ---------------------------------------------------------------------------------------
 
 
@@ -444,6 +506,54 @@ def test_thirty_at_once_each_get_what_they_get_alone(lm):
     assert [[e for e in events if "waiting" not in e] for events in together] == alone
     assert all(events[-1]["done"] for events in together)
     assert not health["busy"] and health["waiting"] == 0
+
+
+def test_the_same_request_while_another_builds_its_vector(lm):
+    """It waits, gets the same text, and the vector is built once; so does one whose predecessor hangs up while it builds."""
+    built, begun, go_on = [], threading.Event(), threading.Event()
+
+    def build(persona, layer):
+        built.append((persona, layer))
+        begun.set()
+        assert go_on.wait(20)
+        return made(lm, layer)[persona]
+
+    async def crowd(url, layer):
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            first = asyncio.create_task(streamed(client, ask(layer=layer)))
+            await asyncio.to_thread(begun.wait, 20)
+            others = [asyncio.create_task(streamed(client, ask(layer=layer))) for _ in range(3)]
+            await asyncio.sleep(0.3)
+            assert (await client.get("/health")).json()["waiting"] == 3, "the server answers while a vector is built"
+            go_on.set()
+            return [await each for each in (first, *others)]
+
+    with serving(create_app(lm, held(lm, build))) as url:
+        first, *others = asyncio.run(crowd(url, 0))
+        assert "building" in first[0] and all("waiting" in events[0] for events in others)
+        assert all([e for e in events if "waiting" not in e] == first[1:] for events in others)
+        begun.clear(), go_on.clear()
+        leave = leave_later(url, "/stream", ask(layer=2))
+        assert begun.wait(20)
+        leave()
+        go_on.set()
+        after = httpx.post(f"{url}/stream", json=ask(layer=2), timeout=60).text.splitlines()
+    assert json.loads(after[-1])["done"] and built == [("warm", 0), ("warm", 2)]
+
+
+def test_a_vector_that_can_not_be_built_is_told_and_tried_again(lm):
+    failures = iter([RuntimeError("secret"), None])
+
+    def build(persona, layer):
+        if error := next(failures):
+            raise error
+        return made(lm, layer)[persona]
+
+    with TestClient(create_app(lm, held(lm, build))) as client:
+        first, second = (
+            [json.loads(e) for e in client.post("/stream", json=ask(layer=0)).text.splitlines()] for _ in "12"
+        )
+    assert "RuntimeError" in first[-1]["error"] and "secret" not in str(first) and second[-1]["done"]
 
 
 @pytest.fixture
@@ -570,7 +680,7 @@ def test_first_come_first_served_whoever_leaves(monkeypatch):
 def test_settings_come_from_the_environment():
     assert serve.Settings.of({}) == serve.Settings("127.0.0.1", 5050, None)
     assert serve.Settings.of({"HOST": "", "PORT": "", "STRENGTH": ""}) == serve.Settings()
-    assert serve.Settings.of({"HOST": "::1", "PORT": "80", "STRENGTH": "-.5"}) == serve.Settings("::1", 80, -0.5)
+    assert serve.Settings.of({"HOST": "::1", "PORT": "80", "STRENGTH": "-.5"}) == serve.Settings("::1", 80, -0.5, True)
     for wrong in ({"PORT": "http"}, {"PORT": "65536"}, {"PORT": "-1"}, {"PORT": "²"}, {"STRENGTH": "strong"},
                   {"STRENGTH": "nan"}, {"STRENGTH": "2.5"}):  # fmt: skip
         name, value = next(iter(wrong.items()))
@@ -610,6 +720,10 @@ def test_the_announcement_says_who_can_reach_it():
     assert "http://192.0.2.7:5050, for everyone" in serve.announcement("192.0.2.7", 5050)
 
 
+def test_whoever_sets_host_lets_any_name_in():
+    assert not serve.Settings.of({"HOST": ""}).host_set and serve.Settings.of({"HOST": "127.0.0.1"}).host_set
+
+
 def test_nothing_listens_beyond_this_machine_by_default():
     settings = serve.Settings.of({})
     with serve.listen(settings.host, 0) as listener:
@@ -645,7 +759,7 @@ def test_the_courses_vectors(monkeypatch, tmp_path, capsys):
 
 
 @pytest.fixture(params=["ready", pytest.param("built", marks=pytest.mark.slow)])
-def cache(request, offline_path, tmp_path) -> Path:
+def course_cache(request, offline_path, tmp_path) -> Path:
     """The course's cache with the offline model in it; and with a vector for each persona, or the command builds them for minutes."""
     (tmp_path / offline_path.name).symlink_to(offline_path)
     if request.param == "ready":
@@ -659,11 +773,11 @@ def cache(request, offline_path, tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_command_serves_and_stops(cache):
+def test_the_command_serves_and_stops(course_cache):
     """The whole of it, in a process of its own, with the offline model."""
-    made = {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
+    made = {file: file.stat().st_mtime_ns for file in course_cache.rglob("*.safetensors")}
     env = {**os.environ, "INTERP_MODEL": "offline", "PORT": "0", "HOST": "", "OMP_NUM_THREADS": "1"}
-    env["INTERP_CACHE"] = str(cache)
+    env["INTERP_CACHE"] = str(course_cache)
     command = [sys.executable, "-m", "interp_helpers", "demo"]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -675,6 +789,7 @@ def test_the_command_serves_and_stops(cache):
             if "://" in word
         )
         answer = httpx.post(f"{url}/compare", json=ask(steering="toronto", max_length=15), timeout=60).json()
+        assert httpx.get(f"{url}/health", headers={"host": "evil.example"}).status_code == 421
         assert answer["base"] != answer["steered"] and len(answer["tokens"]) > 5
         process.send_signal(2)
         assert process.wait(20) in (0, 130)
@@ -682,5 +797,5 @@ def test_the_command_serves_and_stops(cache):
     finally:
         process.kill()
         process.wait()
-    now = {file: file.stat().st_mtime_ns for file in cache.rglob("*.safetensors")}
+    now = {file: file.stat().st_mtime_ns for file in course_cache.rglob("*.safetensors")}
     assert len(now) >= len(personas()) and made.items() <= now.items(), "a vector that is there is taken as it is"
