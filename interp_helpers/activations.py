@@ -35,8 +35,17 @@ class Activations:
         self._values, self._logits, self._next_token_logits, self.layout = values, logits, next_token_logits, layout
         self._rows = rows  # which rows of the run, in which order; None: as they are
 
+    def __getstate__(self) -> dict:
+        """A copy, and what is pickled, has everything but the logits at every position, which only the model can make."""
+        return self.__dict__ | {"_logits": None}
+
     @property
     def logits(self) -> Tensor:
+        if self._logits is None:
+            raise ValueError(
+                "This is a copy, or was read from a file, and has the logits of each row's last token alone, .next_token_logits: take "
+                "the others from lm(prompts)."
+            )
         return self._chosen(self._logits())
 
     @property

@@ -6,7 +6,8 @@
 The logit difference is linear in the last residual stream (up to the final norm) and shows an answer that is pushed
 *down* as clearly as one that is pushed up; a probability saturates and hides whatever happens below the top (Zhang
 & Nanda 2024, section 4). A word may be given as a string that is one token (mind the leading space), or as a token
-id; a sequence of them, one a row, measures another answer in each row of a batch.
+id; a sequence of them, one a row, measures another answer in each row of a batch. A warning says so where a word without
+its leading space is asked for, and the model would say the one with it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .models import Asked
+
 Words = str | int | Sequence[str | int]
 
 
@@ -26,6 +29,7 @@ class Metric:
 
     name: str
     function: Callable[[Tensor], Tensor]
+    asked: tuple[Asked, ...] = ()  # its words
 
     def __call__(self, logits: Tensor) -> Tensor:
         if logits.ndim != 2:
@@ -33,6 +37,8 @@ class Metric:
                 f"A metric takes the final position's logits (batch, vocab), and got {tuple(logits.shape)}: use "
                 "lm.next_token_logits(prompt), or logits[:, -1] where no row is padded."
             )
+        for words in self.asked:
+            words.check(logits)
         return self.function(logits)
 
 
@@ -46,8 +52,9 @@ def logit_diff(lm, right: Words, wrong: Words) -> Metric:
     Raises:
         ValueError: a word that is not one token.
     """
-    a, b = _ids(lm, right), _ids(lm, wrong)
-    return Metric(f"logit({_name(right)}) − logit({_name(wrong)})", lambda x: _pick(x, a).float() - _pick(x, b).float())
+    a, b = Asked(lm, right), Asked(lm, wrong)
+    name = f"logit({_name(right)}) − logit({_name(wrong)})"
+    return Metric(name, lambda x: _pick(x, a.ids).float() - _pick(x, b.ids).float(), (a, b))
 
 
 def probability(lm, word: Words) -> Metric:
@@ -57,8 +64,8 @@ def probability(lm, word: Words) -> Metric:
     >>> round(p.item(), 1)
     0.7
     """
-    ids = _ids(lm, word)
-    return Metric(f"probability of {_name(word)}", lambda x: _pick(x.float().softmax(-1), ids))
+    asked = Asked(lm, word)
+    return Metric(f"probability of {_name(word)}", lambda x: _pick(x.float().softmax(-1), asked.ids), (asked,))
 
 
 def rank(lm, word: Words) -> Metric:
@@ -67,8 +74,12 @@ def rank(lm, word: Words) -> Metric:
     >>> rank(lm, " Rome")(lm.next_token_logits([base, source])).tolist()
     [1.0, 2.0]
     """
-    ids = _ids(lm, word)
-    return Metric(f"rank of {_name(word)}", lambda x: 1 + (~(x <= _pick(x, ids)[:, None])).sum(-1).to(torch.float32))
+    asked = Asked(lm, word)
+
+    def place(x: Tensor) -> Tensor:
+        return 1 + (~(x <= _pick(x, asked.ids)[:, None])).sum(-1).to(torch.float32)
+
+    return Metric(f"rank of {_name(word)}", place, (asked,))
 
 
 def kl_divergence(reference_logits: Tensor) -> Metric:
@@ -83,6 +94,7 @@ def kl_divergence(reference_logits: Tensor) -> Metric:
     Args:
         reference_logits: (vocab,), (1, vocab) or (batch, vocab), such as the unpatched run's.
     """
+    reference_logits = torch.as_tensor(reference_logits)
     if reference_logits.ndim not in (1, 2):
         raise ValueError(
             f"The reference is a final position's logits, (vocab,) or (batch, vocab), and {tuple(reference_logits.shape)} was "
@@ -98,11 +110,6 @@ def kl_divergence(reference_logits: Tensor) -> Metric:
         return (reference.exp() * (reference - x.float().log_softmax(-1))).sum(-1)
 
     return Metric("KL(reference ‖ measured), nats", divergence)
-
-
-def _ids(lm, words: Words) -> Tensor:
-    one = isinstance(words, str) or not getattr(words, "ndim", hasattr(words, "__iter__"))
-    return torch.tensor([lm.token_id(word) for word in ([words] if one else words)])
 
 
 def _pick(values: Tensor, ids: Tensor) -> Tensor:

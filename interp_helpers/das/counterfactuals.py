@@ -7,10 +7,12 @@ has in the source? (Geiger et al. 2021, 2023.)
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from ..models import as_list
 
 
 class Counterfactual(NamedTuple):
@@ -48,7 +50,7 @@ def counterfactual_pairs(items: Sequence, n: int | None = None, *, seed: int = 0
     Raises:
         ValueError: fewer than n pairs exist, or n is negative.
     """
-    items = list(items)
+    items = as_list(items, "items with a prompt and an answer")
     everything = [(base, source) for base in items for source in items if base.answer != source.answer]
     random.Random(seed).shuffle(everything)
     if n is None:
@@ -73,12 +75,12 @@ def as_counterfactuals(pairs: Iterable) -> list[Counterfactual]:
     Raises:
         ValueError: something else.
     """
-    pairs = list(pairs)
+    pairs = as_list(pairs, "pairs")
     for pair in pairs:
-        if isinstance(pair, str) or not hasattr(pair, "__len__") or len(pair) != 3:
+        if isinstance(pair, str | Mapping) or not hasattr(pair, "__len__") or len(pair) != 3:
             raise ValueError(
                 f"Each pair is (base, source, label), and {pair!r} was given: of a pair of facts make "
-                "Counterfactual(pair.base, pair.source, pair.source_answer)."
+                "Counterfactual(pair.base, pair.source, pair.source_answer), of a row with these keys Counterfactual(**row)."
             )
     return [Counterfactual(*pair) for pair in pairs]
 
@@ -100,7 +102,7 @@ def as_answers(answers) -> list | None:
         raise ValueError(
             f"answers is a list of words that compete, such as [' he', ' she'], and {answers!r} alone was given."
         )
-    return None if answers is None else list(answers)
+    return None if answers is None else as_list(answers, "answers")
 
 
 def require_held_out(train: list, held_out: list) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..edits import editable, replace, require_basis, swapped
 from ..engine import Run, agree, can_resume, frozen, tell_whole
 from ..hooks import hooked_at, intervene, record
-from ..models import LanguageModel, Layout, Place, one_a_row, take
+from ..models import Asked, LanguageModel, Layout, Place, one_a_row, take
 from ..sites import Site
 from .counterfactuals import Counterfactual, key
 
@@ -60,9 +60,12 @@ class Interchanges:
             )
         self.module: nn.Module = model.model if words else model
         self.device = next((p.device for p in self.module.parameters()), torch.device("cpu"))
-        number = model.token_id if words else int
-        self.labels = torch.tensor([number(pair.label) for pair in pairs], device=self.device)
-        self._answers = torch.tensor([number(answer) for answer in answers or ()], device=self.device)
+        labels, answers = [pair.label for pair in pairs], answers or []
+        self._asked = Asked(model, labels) if words else None
+        self.labels = (self._asked.ids if words else torch.tensor(list(map(int, labels)))).to(self.device)
+        self._answers = torch.tensor(
+            [model.token_id(one) if words else int(one) for one in answers], device=self.device
+        )
         with torch.no_grad(), frozen(self.module):
             found = _in_language_model(model, site, pairs) if words else _in_module(model, site, pairs, self.device)
         self._values, self._bases, self._sources, self.finish = found
@@ -101,6 +104,8 @@ class Interchanges:
             ValueError: a label that is none of the classes, or none of the answers.
         """
         labels, classes = self.labels[rows], logits.shape[-1]
+        if self._asked:
+            self._asked.check(logits, rows.tolist())
         if ((labels < 0) | (labels >= classes)).any():
             raise ValueError(f"Labels are classes, 0 to {classes - 1}, and {labels.unique().tolist()} were given.")
         if self.answers is None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..edits import swapped
+from ..models import as_list
 
 
 class RotatedSubspace(nn.Module):
@@ -211,7 +212,7 @@ def class_means(activations: Tensor, labels: Sequence) -> RotatedSubspace:
         ValueError: labels of a single class, or classes whose means are equal.
     """
     x = _matrix(activations)
-    labels = labels.tolist() if isinstance(labels, Tensor) else list(labels)  # tensors that are equal hash differently
+    labels = as_list(labels, "labels")
     classes = sorted(set(labels), key=repr)
     if len(classes) < 2 or len(labels) != len(x):
         raise ValueError(
@@ -260,7 +261,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 
 def _independent(directions: Tensor) -> Tensor:
     """An orthonormal basis (d, k), in double precision, of directions (d,) or (d, k)."""
-    columns = directions.detach().double()
+    columns = torch.as_tensor(directions).detach().double()
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or torch.linalg.matrix_rank(columns) < columns.shape[1]:
         raise ValueError(
@@ -270,6 +271,7 @@ def _independent(directions: Tensor) -> Tensor:
 
 
 def _matrix(activations: Tensor) -> Tensor:
+    activations = torch.as_tensor(activations)
     if activations.ndim != 2:
         raise ValueError(f"Activations (n, d) were expected, and {tuple(activations.shape)} was given.")
     return activations.detach().float().cpu()

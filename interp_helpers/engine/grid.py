@@ -48,8 +48,8 @@ class Grid:
             axis, cells = "position", _cells(lm, base, ours, theirs, positions)
             labels, places = [label for label, _ in cells], [(_by_row(where, ours, theirs), None) for _, where in cells]
         else:
-            axis, labels = "head", as_ints(heads)
-            places = [(_by_row(positions, ours, theirs), head) for head in labels]
+            axis, labels, where = "head", as_ints(heads), _by_row(positions, ours, theirs)
+            places = [(where, head) for head in labels]
         if not layers or not labels:
             raise ValueError(f"There is nothing to patch: layers={layers}, {axis}s={labels}.")
         if len(set(layers)) < len(layers) or len(set(labels)) < len(labels):

@@ -5,9 +5,11 @@ from .language_model import LanguageModel
 from .load import OFFLINE, load_model
 from .measuring import as_written, measuring
 from .offline import cache_folder
-from .tokens import Layout, Spots, as_int, as_ints, as_positions, one_a_row, take
+from .tokens import Layout, Spots, as_int, as_ints, as_list, as_positions, as_texts, one_a_row, take
+from .words import Asked
 
 __all__ = [
+    "Asked",
     "COMPONENTS",
     "FAMILIES",
     "Family",
@@ -19,7 +21,9 @@ __all__ = [
     "Spots",
     "as_int",
     "as_ints",
+    "as_list",
     "as_positions",
+    "as_texts",
     "as_written",
     "cache_folder",
     "eager_attention",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from .anatomy import Anatomy
 from .measuring import as_written, entered, measuring
 from .tokens import as_int, as_ints
+from .words import encoded, meant_as_id, spans, warn_of_number
 
 Prompts = str | Sequence[str] | Tensor | Mapping
 
@@ -53,11 +55,16 @@ class LanguageModel:
         name: what to call it in titles and notices; by default the name it was loaded under.
 
     Raises:
-        ValueError: the model's family is unknown (see `anatomy`).
+        ValueError: the model has no language model's head, or its family is unknown (see `anatomy`).
     """
 
     def __init__(self, hf_model: torch.nn.Module, tokenizer, name: str | None = None):
         self.model = entered(hf_model).eval()
+        if getattr(self.model, "get_output_embeddings", object)() is None:
+            raise ValueError(
+                f"{type(self.model).__name__} gives no logits over a vocabulary, and a causal language model was expected: load the model "
+                "with AutoModelForCausalLM.from_pretrained."
+            )
         self.tokenizer = tokenizer
         config = self.model.config
         self.name = name or getattr(config, "_name_or_path", "") or config.model_type
@@ -240,28 +247,43 @@ class LanguageModel:
         return [self._text([i]) for i in tokens[0].tolist()]
 
     def token_id(self, word: str | int) -> int:
-        """The id of a word that is one token (mind the leading space: " Paris"); an id passes through.
+        """The id of a word that is one token (mind the leading space: " Paris"); an id passes through. (Of a number that is a word of
+        the vocabulary as well, a warning says that it was taken for an id, unless it comes from a tensor or from here.)
 
         Raises:
             ValueError: the word is several tokens (they are shown), or the id is outside the vocabulary.
         """
-        word = as_int(word)
-        if isinstance(word, int):
-            if not 0 <= word < len(self.anatomy.unembedding.weight):
-                raise ValueError(f"Token id {word} is outside the vocabulary of {self.name}.")
-            return word
+        number = as_int(word)
+        if isinstance(number, int) and not isinstance(number, bool):
+            if not 0 <= number < len(self.anatomy.unembedding.weight):
+                raise ValueError(f"Token id {number} is outside the vocabulary of {self.name}.")
+            if type(word) is int:
+                warn_of_number(self, word)
+            return number
         if not isinstance(word, str):
-            raise ValueError(f"A word that is one token, or a token id, was expected, and {word!r} was given.")
+            hint = (
+                f": write the word as text, {str(word)!r} or {f' {word}'!r}" if isinstance(word, bool | float) else ""
+            )
+            raise ValueError(f"A word that is one token, or a token id, was expected, and {word!r} was given{hint}.")
+        return meant_as_id(self, self.id_of(word))
+
+    def id_of(self, word: str) -> int:
+        """`token_id` of a word, where nobody goes on with the id."""
         # SentencePiece begins a text with a space of its own: read the word after another one, too.
         before, both = map(self._plain_ids, ("x", "x" + word))
         readings = [self._plain_ids(word)] + [both[len(before) :]] * (both[: len(before)] == before)
         for ids in readings:
-            if len(ids) == 1 and self._text(ids) == word:
+            if len(ids) == 1 and normalize("NFC", self._text(ids)) == normalize("NFC", word):
                 return ids[0]
+        pieces = [self._text([i]) for i in ids]
+        if len(ids) == 1:
+            raise ValueError(
+                f"{self.name} has no token {word!r}: its tokenizer reads it as {pieces[0]!r}; write that if it is meant."
+            )
         spaced = f" Within a sentence the word usually starts with a space: {' ' + word!r}."
         raise ValueError(
-            f"{word!r} is {len(ids)} tokens for {self.name}, {[self._text([i]) for i in ids]}, and one token was expected: choose "
-            f"a word that is a single token, or name one of the pieces.{'' if word[:1].isspace() else spaced}"
+            f"{word!r} is {len(ids)} tokens for {self.name}, {pieces}, and one token was expected: choose a word that is a single "
+            f"token, or name one of the pieces.{'' if word[:1].isspace() else spaced}"
         )
 
     def find(self, prompt: str, text: str, *, occurrence: int | None = None) -> range:
@@ -273,23 +295,31 @@ class LanguageModel:
             occurrence: which one (from 0), where it occurs more than once.
 
         Raises:
-            ValueError: the text isn't there, or is there several times and `occurrence` doesn't say which.
+            ValueError: the text isn't there, or is there several times and `occurrence` doesn't say which; or no token stands for it.
         """
         if not isinstance(prompt, str):
             raise ValueError(f"One prompt is searched, a string, and {type(prompt).__name__} was given: {prompt!r}.")
-        starts = [i for i in range(len(prompt)) if text.strip() and prompt.startswith(text, i)]
+        starts = [i for i in range(len(prompt)) if text.strip(" ") and prompt.startswith(text, i)]
         if not starts:
-            raise ValueError(f"{text!r} does not occur in {prompt!r}: give a part of the prompt, letter for letter.")
+            alone = " by itself, for tokens carry spaces with what follows" if text and not text.strip(" ") else ""
+            raise ValueError(
+                f"{text!r} does not occur in {prompt!r}{alone}: give a part of the prompt, letter for letter."
+            )
         n, which = len(starts), 0 if occurrence is None else occurrence
         if not 0 <= which < n or (occurrence is None and n > 1):
             asked = "" if occurrence is None else f", and occurrence={occurrence} was asked for"
-            raise ValueError(f"{text!r} occurs {n} times in {prompt!r}{asked}: say which with occurrence=0 to {n - 1}.")
-        start = starts[which]
-        # Tokens carry their leading space; what counts is whether their letters overlap the text.
-        end = start + len(text.rstrip())
-        start += len(text) - len(text.lstrip())
-        offsets = self.tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
-        inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
+            raise ValueError(
+                f"{text!r} occurs {n} times in {prompt!r}{asked}: say which with occurrence=0 to {n - 1}. The positions that "
+                f"lm.find(prompt, {text!r}, occurrence=0) gives are taken wherever the text is."
+            )
+        start, end = starts[which], starts[which] + len(text)
+        if text.strip():  # tokens carry their leading space; what counts is whether their letters overlap the text
+            start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+        inside = [i for i, (a, b) in enumerate(spans(self.tokenizer, prompt)) if a < end and b > start]
+        if not inside:
+            raise ValueError(
+                f"{text!r} is in the prompt, and no token of {self.name} stands for it: its tokenizer leaves it out."
+            )
         return range(inside[0], inside[-1] + 1)
 
     # -- details --------------------------------------------------------------------------------------------------
@@ -297,6 +327,11 @@ class LanguageModel:
     def _rows(self, prompts: Prompts) -> tuple[list[list[int]], list[int], tuple[int, int]]:
         """Each prompt's token ids, from whatever form but a tensor, by how many columns they were moved, and the batch's shape."""
         moved, width = None, 0
+        if hasattr(prompts, "columns") or (isinstance(prompts, Mapping) and "input_ids" not in prompts):
+            raise ValueError(
+                f"Prompts are strings or token ids, and a table, or a row of one, was given, with "
+                f"{list(map(str, getattr(prompts, 'columns', prompts)))}: choose what is the prompt, such as row['prompt']."
+            )
         if isinstance(prompts, Mapping):  # as a tokenizer returns it, padded on either side
             ids, mask = _lists(prompts["input_ids"]), prompts.get("attention_mask")
             mask = [[1] * len(row) for row in ids] if mask is None else _lists(mask)
@@ -310,7 +345,7 @@ class LanguageModel:
         single = isinstance(prompts, str) or not hasattr(prompts, "__iter__")
         rows = []
         for prompt in [prompts] if single else prompts:
-            ids = self.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else as_ints(prompt)
+            ids = encoded(self.tokenizer, prompt)["input_ids"] if isinstance(prompt, str) else as_ints(prompt)
             if not hasattr(prompt, "__iter__") or not all(type(i) is int for i in ids):
                 raise ValueError(
                     f"A prompt is a string or a sequence of token ids, and {type(prompt).__name__} was given: {prompt!r}."
@@ -335,8 +370,12 @@ class LanguageModel:
         return torch.ones_like(ids)
 
     def _require_tokens(self, rows: Sequence[list[int]]) -> None:
-        if not all(rows):
-            raise ValueError("A prompt is empty, so there is nothing to run the model on: give it at least one token.")
+        empty = next((row for row, ids in enumerate(rows) if not ids), None)
+        if empty is not None:
+            which = f" (number {empty} of the list)" if len(rows) > 1 else ""
+            raise ValueError(
+                f"A prompt is empty{which}, so there is nothing to run the model on: give it at least one token."
+            )
 
     def _require_room(self, width: int) -> None:
         """Of so many tokens, that the model has positions for them: where it learnt a vector for each, they end."""
@@ -354,7 +393,7 @@ class LanguageModel:
         return self.tokenizer.decode(after + ids, **options)[len(self.tokenizer.decode(after, **options)) :]
 
     def _plain_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encoded(self.tokenizer, text, add_special_tokens=False)["input_ids"]
 
 
 def _to_the_left(ids: list[int], mask: list[int]) -> tuple[list[int], int]:

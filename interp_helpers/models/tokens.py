@@ -179,3 +179,37 @@ def as_int(number):
         return operator.index(number)
     except TypeError:
         return number
+
+
+def as_list(things, what: str) -> list:
+    """What was given, gone through once and in its own order, as a list: of a list, a tensor, an array, a generator, or a column of
+    a table, whatever its index.
+
+    Raises:
+        ValueError: a single thing, which is never taken apart; a mapping; a whole table.
+    """
+    if isinstance(things, str | bytes | Mapping) or not hasattr(things, "__iter__") or not getattr(things, "ndim", 1):
+        raise ValueError(f"A list of {what} was expected, one at least, and {things!r} was given.")
+    if hasattr(things, "columns"):
+        raise ValueError(
+            f"A list of {what} was expected, and a table was given: choose a column, such as table[{things.columns[0]!r}], or the rows, "
+            "table.itertuples(index=False)."
+        )
+    return things.tolist() if hasattr(things, "tolist") else list(things)
+
+
+def as_texts(texts, what: str = "texts", *, least: int = 1) -> list[str]:
+    """`as_list` of texts.
+
+    Raises:
+        ValueError: as there; fewer than `least`; or something among them that is no text, such as a gap in a column.
+    """
+    found = as_list(texts, what)
+    if len(found) < least:
+        raise ValueError(f"A list of {what} was expected, one at least, and none was given.")
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"A list of {what} was expected, strings all, and number {i} of it is {text!r}: change it, or leave it out."
+            )
+    return found

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from torch import Tensor
+
+from ..models import Asked, as_list
 
 
 @dataclass(frozen=True)
@@ -209,19 +211,21 @@ def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:
     A fact is known if its answer is the model's first choice, a pair if both of its facts are, and an IOI prompt if the
     indirect object is likelier than the subject. An answer that is several tokens for this model counts as unknown.
     """
-    bank = list(bank)
+    bank = as_list(bank, "facts, pairs or IOI prompts")
     results: dict[tuple, bool] = {}
-    questions = {item: _questions(item) for item in bank}
-    todo = list(dict.fromkeys(q for asked in questions.values() for q in asked))
-    judges = {q: _judge(lm, *q[1:]) for q in todo}
-    results.update({q: False for q in todo if judges[q] is None})
+    questions = [_questions(item) for item in bank]
+    todo = list(dict.fromkeys(q for asked in questions for q in asked))
+    words = {q: _words(lm, *q[1:]) for q in todo}
+    results.update({q: False for q in todo if not words[q]})
+    told = False  # that a word without its space was asked for
     # Prompts of similar length run together: little is spent on padding.
-    todo = sorted((q for q in todo if judges[q] is not None), key=lambda q: len(q[0]))
+    todo = sorted((q for q in todo if words[q]), key=lambda q: len(q[0]))
     for i in range(0, len(todo), 32):
         logits = lm.next_token_logits([prompt for prompt, *_ in todo[i : i + 32]])
         for question, row in zip(todo[i : i + 32], logits, strict=True):
-            results[question] = judges[question](row)
-    return [item for item in bank if all(results[question] for question in questions[item])]
+            told = told or any(word.check(row[None]) for word in words[question])
+            results[question] = _is_right(row, *(word.ids for word in words[question]))
+    return [item for item, asked in zip(bank, questions, strict=True) if all(results[question] for question in asked)]
 
 
 def _questions(item: Fact | Pair | IOIPrompt) -> list[tuple[str, str, str | None]]:
@@ -230,18 +234,26 @@ def _questions(item: Fact | Pair | IOIPrompt) -> list[tuple[str, str, str | None
         return [(item.prompt, item.indirect_object, item.subject)]
     if isinstance(item, Pair):
         return [(item.base, item.base_answer, None), (item.source, item.source_answer, None)]
-    return [(item.prompt, item.answer, None)]
-
-
-def _judge(lm, right: str, wrong: str | None) -> Callable[[Tensor], bool] | None:
-    """From logits (vocab,) to whether the answer is right; None if a word is several tokens."""
     try:
-        ours, other = lm.token_id(right), None if wrong is None else lm.token_id(wrong)
+        return [(item.prompt, item.answer, None)]
+    except AttributeError:
+        raise ValueError(
+            f"Facts, pairs or IOI prompts were expected, and {item!r} was given: of a row with these keys make prompts.Fact(row['prompt'], "
+            "row['subject'], row['answer'], 'family')."
+        ) from None
+
+
+def _words(lm, *words: str | None) -> list[Asked]:
+    """The right answer, and the one that it must beat if there is one; nothing if a word is several tokens."""
+    try:
+        return [Asked(lm, word) for word in words if word is not None]
     except ValueError:
-        return None
-    if other is not None:
-        return lambda logits: bool(logits[ours] > logits[other])
-    return lambda logits: bool((logits <= logits[ours]).all())  # false where any is NaN
+        return []
+
+
+def _is_right(logits: Tensor, ours: Tensor, other: Tensor | None = None) -> bool:
+    """Whether the answer, ours (1,), comes out on top of logits (vocab,), or above the other one; not where any is NaN."""
+    return bool((logits <= logits[ours]).all()) if other is None else bool(logits[ours] > logits[other])
 
 
 def _of_family(items: list, family: str | None) -> list:

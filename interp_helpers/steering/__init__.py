@@ -7,6 +7,7 @@ from .report import results
 from .scores import SAMPLING, Scores, steering_scores, topic_scores, wilson
 from .strengths import layer_sweep
 from .vector import WHERE, SteeringVector
+from .words import count_words, finder, first_words
 
 __all__ = [
     "FairTest",
@@ -15,7 +16,10 @@ __all__ = [
     "Scores",
     "SteeringVector",
     "WHERE",
+    "count_words",
     "fair_test",
+    "finder",
+    "first_words",
     "layer_sweep",
     "personas",
     "pooled",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ..edits import add
 from ..engine import frozen, require_gradients
 from ..hooks import intervene, record
-from ..models import LanguageModel, as_ints
+from ..models import LanguageModel, as_ints, as_list, as_texts
 from ..sites import Site
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def from_contrast(
     Raises:
         ValueError: no texts, a text of one token, an unknown pooling, or no such layer.
     """
+    positive, negative = as_texts(positive), as_texts(negative)
     sites = [Site("block_output", one) for one in as_ints(layer)]
     having, lacking = (pooled(lm, texts, sites, pooling) for texts in (positive, negative))
     differences = [a.mean(0) - b.mean(0) for a, b in zip(having, lacking, strict=True)]
@@ -83,8 +84,7 @@ def from_context(
     Raises:
         ValueError: fewer than two texts in a set, no stub, or a single text where a list was expected.
     """
-    for texts in filter(len, (positive, negative, stubs, cues)):
-        require_texts(texts)
+    positive, negative, stubs, cues = (as_texts(texts, least=0) for texts in (positive, negative, stubs, cues))
     if min(len(positive), len(negative)) < 2 or not stubs:
         raise ValueError(
             f"A context takes two texts of a set, and a stub follows: got {len(positive)} and {len(negative)} texts and "
@@ -111,7 +111,7 @@ def from_context(
     if cues:
         at_cues = differences(cues, True)
         directions = [_unit(one) + _unit(other) for one, other in zip(directions, at_cues, strict=True)]
-    about = {"method": "context", "stubs": list(stubs), "cues": list(cues), "contexts": CONTEXTS, "seed": 0}
+    about = {"method": "context", "stubs": stubs, "cues": cues, "contexts": CONTEXTS, "seed": 0}
     return _vectors(cls, lm, directions, sites, positive, negative, True, name, about, layer)
 
 
@@ -143,13 +143,13 @@ def train(
         ValueError: no texts or steps, a single text, a text with nothing to predict, a strength that is not positive, or no such
             layer; or inside `torch.inference_mode`.
     """
+    texts = [text if isinstance(text, str) else _pair(text) for text in as_list(texts, "texts")]
     if not texts or strength <= 0 or steps < 1:
         raise ValueError(
             f"train needs texts, steps and a positive strength, and got {len(texts)} texts, {steps} steps and {strength}."
         )
-    require_texts(texts)
     require_gradients()
-    plain = [text if isinstance(text, str) else "".join(text) for text in texts]
+    plain = ["".join(text) for text in texts]
     rows = [lm.tokens(text)[0] for text in plain]
     starts = [1 if isinstance(text, str) or not text[0] else len(lm.tokens(text[0])[0]) for text in texts]
     for text, row, start in zip(texts, rows, starts, strict=True):
@@ -195,7 +195,7 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
     Raises:
         ValueError: no texts, a text of a single token, an unknown pooling, or no such layer.
     """
-    require_texts(texts)
+    texts = as_texts(texts)
     lengths = [len(lm.tokens(text)[0]) for text in texts]
     if min(lengths) < 2:
         raise ValueError(
@@ -212,15 +212,6 @@ def pooled(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site], pooli
             own = slice(lengths[row] - counts[row], lengths[row])
             found[row] = torch.stack([acts[site.component, site.layer][i, own].float().mean(0).cpu() for site in sites])
     return list(torch.stack(found, 1))
-
-
-def require_texts(texts: Sequence[str]) -> None:
-    """
-    Raises:
-        ValueError: a single text, or none.
-    """
-    if isinstance(texts, str) or not len(texts):
-        raise ValueError(f"A list of texts was expected, one at least, and {texts!r} was given.")
 
 
 def residual_norms(lm: LanguageModel, texts: Sequence[str], sites: Sequence[Site]) -> list[float]:
@@ -246,6 +237,13 @@ def _counts(pooling, lengths: list[int]) -> list[int]:
         case [*counts] if len(counts) == len(lengths) and all(isinstance(count, int) for count in counts):
             return counts
     raise ValueError(f"pooling={pooling!r} is unknown: choose 'mean', 'last', or ('window', k) with k of 1 or more.")
+
+
+def _pair(given) -> tuple[str, str]:
+    pair = () if isinstance(given, Mapping) or not hasattr(given, "__iter__") else tuple(given)
+    if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        raise ValueError(f"A text is a string, or a (prompt, continuation) pair of strings, and {given!r} was given.")
+    return pair
 
 
 def contrast_hash(positive: Sequence[str], negative: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..models import LanguageModel, as_ints
-from .scores import Scores, steering_scores, topic_scores
+from ..models import LanguageModel, as_ints, as_texts
+from .scores import Scores, steering_scores, topic_scores, word_lists
 from .vector import SteeringVector
 
 
@@ -89,7 +89,7 @@ def fair_test(
         ValueError: a vector without a strength or of another model, or as `steering_scores`.
     """
     how = {"samples": samples, "max_new_tokens": max_new_tokens}
-    seeds = as_ints(seeds)
+    seeds, prompts, words = as_ints(seeds), as_texts(prompts, "prompts"), word_lists(words)
     request = request or f"Talk about {topic}."
     asked = {"plain request": f"{request} "}
     if lm.tokenizer.chat_template:
@@ -102,7 +102,7 @@ def fair_test(
         "steered": steered,
         "random direction": _joined(pushed),
     } | {name: steering_scores(lm, prompts, words, before=said, seeds=seeds, **how) for name, said in asked.items()}
-    known = [*left_out, *(word for listed in words.values() for word in listed)]
+    known = [*as_texts(left_out, least=0), *(word for listed in words.values() for word in listed)]
     judged = {name: topic_scores(lm, x.prompts, x.texts, topic, known) for name, x in scores.items()}
     others = topic_scores(lm, reference.prompts, reference.texts, topic, known) if reference else judged["unsteered"]
     bar = others.quantile(0.95)

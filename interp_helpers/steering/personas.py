@@ -25,6 +25,7 @@ from ..models import LanguageModel, cache_folder
 from .build import contrast_hash
 from .strengths import layer_sweep
 from .vector import SteeringVector
+from .words import first_words, joiner
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Persona:
         draw, pairs = random.Random(0), []
         for i in range(120):
             text = draw.choice(self.texts)
-            words = text[max(text.find(self.title), 0) :].split()[:9]
-            pairs.append((self.beginnings[i % len(self.beginnings)], " " + " ".join(words)))
+            words = first_words(text[max(text.find(self.title), 0) :], 9)
+            pairs.append((self.beginnings[i % len(self.beginnings)], joiner(words) + words))
         return SteeringVector.train(lm, pairs, layer, name=self.id)
 
 

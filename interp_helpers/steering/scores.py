@@ -10,17 +10,17 @@ numbers without steering, with a random direction, and with a plain prompt in th
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ..models import LanguageModel, as_ints
+from ..models import LanguageModel, as_ints, as_texts
 from .vector import SteeringVector
+from .words import finder, pieces, repeated
 
 # Without the mild penalty a small model goes round in circles even when nobody steers it.
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1}
@@ -115,7 +115,8 @@ def steering_scores(
     Args:
         lm: the model.
         prompts: what is continued: other prompts than those that the vector or its strength were chosen on.
-        words: lists of words that count as a hit, each under a name; case doesn't matter, and only whole words count.
+        words: lists of words that count as a hit, each under a name; case doesn't matter, and only whole words count (in scripts
+            without spaces a word counts wherever it stands, and in Korean with its particles).
         steering: a vector, applied as it says itself; or a function that gives the context manager to sample in, such as
             `lambda: vector.apply(lm, 0.3)`; None for the unsteered model.
         before: put in front of each prompt while sampling: steering by a plain prompt. What it is scored on doesn't have it.
@@ -128,12 +129,7 @@ def steering_scores(
             nor a function, or an open `intervene`.
     """
     _require_unsteered(lm)
-    if isinstance(prompts, str) or not len(prompts):
-        raise ValueError(f"A list of prompts was expected, one at least, and {prompts!r} was given.")
-    if not isinstance(words, Mapping):
-        raise ValueError(
-            f"Lists of words were expected, each under a name, such as {{'glad': ['joy']}}, and {words!r} was given."
-        )
+    prompts, words = as_texts(prompts, "prompts"), word_lists(words)
     if isinstance(steering, AbstractContextManager) or not (
         steering is None or isinstance(steering, SteeringVector) or callable(steering)
     ):
@@ -144,7 +140,7 @@ def steering_scores(
     seeds = as_ints(seeds)
     if samples < 1 or not seeds:
         raise ValueError(f"Scores need a sample and a seed at least, and got samples={samples} and seeds={seeds}.")
-    patterns = {which: word_pattern(which, listed) for which, listed in words.items()}
+    have = {which: finder(listed) for which, listed in words.items()}
     rows = [prompt for prompt in prompts for _ in range(samples)]
     entered = nullcontext if steering is None else steering
     said = "prompted" if before else "unsteered" if steering is None else "steered"
@@ -167,7 +163,7 @@ def steering_scores(
         said,
         tuple(rows),
         tuple(texts),
-        {which: tuple(bool(pattern.search(text)) for text in texts) for which, pattern in patterns.items()},
+        {which: tuple(map(found, texts)) for which, found in have.items()},
         torch.stack([each.sum() for each in nll]),
         torch.tensor([float(len(each)) for each in nll]),
         torch.tensor([repeated(text) for text in texts]),
@@ -212,26 +208,20 @@ def topic_scores(
         ValueError: inside an open `intervene`, where the model is not the unsteered one.
     """
     _require_unsteered(lm)
-    known = {word for text in contrast for word in _words(text)}
+    prompts, texts = as_texts(prompts, "prompts"), as_texts(texts, "texts")
+    known = {piece for text in as_texts(contrast, "texts", least=0) for piece, *_ in pieces(text)}
     told, untold = (
         surprise(lm, [f"{heading}\n\n{prompt}" for prompt in prompts], texts)
         for heading in (f"A text about {topic}:", "A text:")
     )
     scores = []
     for prompt, text, with_topic, without in zip(prompts, texts, told, untold, strict=True):
-        spans = [match.span() for match in _WORD.finditer(prompt + text) if match.group().lower() in known]
+        spans = [span for piece, *span in pieces(prompt + text, singles=True) if piece in known]
         offsets = lm.tokenizer(prompt + text, return_offsets_mapping=True)["offset_mapping"]
         offsets = offsets[len(offsets) - len(without) :]
         kept = torch.tensor([all(end <= a or start >= b for a, b in spans) for start, end in offsets], dtype=torch.bool)
         scores.append((without - with_topic)[kept].mean().item() if kept.any() else 0.0)
     return torch.tensor(scores)
-
-
-def repeated(text: str) -> float:
-    """The share of a text's word triples that it had before."""
-    words = text.lower().split()
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return 1 - len(set(triples)) / len(triples) if triples else 0.0
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -256,13 +246,6 @@ class Nucleus(LogitsProcessor):
         return torch.full_like(scores, -math.inf).scatter(1, where, top.masked_fill(likelier >= self._top_p, -math.inf))
 
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-
-
-def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(text)]
-
-
 def _require_unsteered(lm: LanguageModel) -> None:
     if lm.running.interventions:
         raise ValueError(
@@ -270,7 +253,22 @@ def _require_unsteered(lm: LanguageModel) -> None:
         )
 
 
-def word_pattern(name: str, words: Sequence[str]) -> re.Pattern:
-    if isinstance(words, str) or not words or not all(word.strip() for word in words):
-        raise ValueError(f"{name!r} needs a list of words, one at least and none of them empty, and got {words!r}.")
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+def word_lists(words: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Lists of words, each under its name.
+
+    Raises:
+        ValueError: no mapping, or a list that is empty, has an empty word or is a single text.
+    """
+    if not isinstance(words, Mapping):
+        raise ValueError(
+            f"Lists of words were expected, each under a name, such as {{'glad': ['joy']}}, and {words!r} was given."
+        )
+    lists: dict[str, list[str]] = {}
+    for name, listed in words.items():
+        with suppress(ValueError):
+            lists[name] = as_texts(listed)
+        if not all(map(str.strip, lists.get(name, [""]))):
+            raise ValueError(
+                f"{name!r} needs a list of words, one at least and none of them empty, and got {listed!r}."
+            )
+    return lists

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from tqdm.auto import tqdm
 
-from ..models import LanguageModel
-from .scores import Scores, steering_scores
+from ..models import LanguageModel, as_list, as_texts
+from .scores import Scores, steering_scores, word_lists
 from .vector import SteeringVector
 
 
@@ -126,7 +126,8 @@ def layer_sweep(
     Raises:
         ValueError: no vectors, strengths, prompts or words.
     """
-    strengths = tuple(map(float, strengths))
+    vectors, prompts, words = as_list(vectors, "vectors, one a layer,"), as_texts(prompts, "prompts"), word_lists(words)
+    strengths = tuple(map(float, as_list(strengths, "strengths")))
     if not vectors or not strengths or not words:
         got = f"{len(vectors)}, {len(strengths)} and {len(words)}"
         raise ValueError(f"A sweep needs vectors and strengths, and a list of words that counts, and got {got}.")

@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,14 +165,26 @@ class SteeringVector:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
+            ValueError: the file holds something else; of another tool's vectors it is said how to make one of them.
         """
+        path = Path(path)
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder, and a file that SteeringVector.save wrote was expected.")
+        with path.open("rb") as file:
+            gguf = file.read(4) == b"GGUF"
         try:
+            if gguf:
+                raise ValueError(_others(*_in_gguf(path)))
             with safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {})["steering_vector"])
+                kept = (file.metadata() or {}).get("steering_vector")
+                if kept is None:
+                    shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+                    raise ValueError(_others(shapes, "safetensors.torch.load_file(path)"))
+                about = json.loads(kept)
                 return cls(file.get_tensor("direction"), **{key: about[key] for key in _KEPT})
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a steering vector that was saved here: {error!r}.") from error
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+            why = error if type(error) is ValueError else repr(error)
+            raise ValueError(f"{path} is not a steering vector that was saved here: {why}") from error
 
     def to_gguf(self, path: str | Path) -> None:
         """Write it as a control vector for llama.cpp (`--control-vector-scaled FILE STRENGTH`), scaled so that its strength is ours.
@@ -201,6 +214,26 @@ class SteeringVector:
 
 
 _KEPT = ("layer", "component", "name", "model", "scale", "strength", "mode", "provenance")
+
+
+def _others(shapes: Mapping[str, Sequence[int]], read: str) -> str:
+    """What another tool's file holds, tensors of some shapes by name, and how to make a vector of one; `read` reads them."""
+    named = ", ".join(f"{name!r} {tuple(map(int, shape))}" for name, shape in [*shapes.items()][:5]) + ", …" * (
+        len(shapes) > 5
+    )
+    first = next(iter(shapes), "name")
+    layer = (re.findall(r"\d+", first) or ["0"])[-1]
+    return (
+        f"it holds {named or 'nothing'}. If these are directions (d,) in the residual stream, make a vector of one, with its layer, counted "
+        f"from 0: SteeringVector(torch.as_tensor({read}[{first!r}]), layer={layer}, model=lm.name)."
+    )
+
+
+def _in_gguf(path: Path) -> tuple[dict, str]:
+    from gguf import GGUFReader
+
+    read = "{tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}"
+    return {tensor.name: tensor.shape for tensor in GGUFReader(path).tensors}, read
 
 
 def _steer(edit: Edit, where: str, keep_norm: bool) -> Edit:

@@ -68,7 +68,12 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
         raise ValueError("Direct effects are of a plain run: leave the intervention first, or patch and measure.")
     if lm.anatomy.softcap is not None:
         raise ValueError(f"{lm.name} squashes its logits (a softcap), so they are not a sum of the parts' effects.")
-    if not lm.anatomy.place("attention_output", 0).module.weight.is_floating_point():
+    weight = lm.anatomy.place("attention_output", 0).module.weight
+    if weight.is_meta:
+        raise ValueError(
+            f"Some weights of {lm.name} are offloaded, and direct effects are read through them: load it with a device_map that keeps them."
+        )
+    if not weight.is_floating_point():
         raise ValueError(
             f"{lm.name} has quantised weights, and direct effects are read through them: load it in 16 or 32 bits."
         )
@@ -80,6 +85,7 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
         return acts[Site(component, layer, positions=-1)][:, 0].float()
 
     layers, metric = range(lm.n_layers), logit_diff(lm, right, wrong)
+    difference = metric(acts.next_token_logits).float().cpu()
     tolerance = 1e-3 if lm.anatomy.embedding.weight.dtype == torch.float32 else 3e-2
     for layer in layers:
         added, out = last("attention_output", layer) + last("mlp_output", layer), last("block_output", layer)
@@ -113,7 +119,7 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
         axes=("pair", "layer", "head"),
         labels={"pair": list(range(len(heads))), "layer": list(layers), "head": list(range(lm.n_heads))},
         base=torch.zeros(len(heads)),
-        source=metric(acts.next_token_logits).float().cpu(),
+        source=difference,
         metric="direct effect on the logit difference",
         component="attention heads",
         ends=("nothing", "their sum"),

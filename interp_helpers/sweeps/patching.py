@@ -105,7 +105,7 @@ def attribution_sweep(
 def _sweep(measure: Callable, lm, base, source, metric: Metrics, normalize: bool, **where) -> Sweep | list[Sweep]:
     """The sweep of each metric, where `measure(lm, bases, sources, grid, metrics)` gives the metrics after each patch, (metric,
     cell, pair), and of both unpatched runs, (metric, pair) each."""
-    metrics = [metric] if callable(metric) else list(metric) if isinstance(metric, Sequence) else []
+    metrics = [metric] if callable(metric) else list(metric) if hasattr(metric, "__iter__") else []
     if not metrics or not all(map(callable, metrics)):
         raise ValueError(
             f"A metric such as logit_diff(lm, …), or a list of them, was expected, and {metric!r} was given."

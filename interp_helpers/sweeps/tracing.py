@@ -142,7 +142,7 @@ def causal_trace(
     Args:
         lm: a `LanguageModel`.
         prompt: one prompt.
-        subject: the part of it that is corrupted, or positions.
+        subject: the part of it that is corrupted, or its positions, such as lm.find(prompt, "Paris", occurrence=0).
         answer: a word that is one token, or a token id.
         component: what is restored. Meng et al. restore single `block_output`s, and windows of 10 for `mlp_output` and
             `attention_output`.
@@ -162,7 +162,8 @@ def causal_trace(
     if len(clean) > 1:
         raise ValueError(f"causal_trace takes one prompt, and {len(clean)} were given: trace each, and average_traces.")
     span = _span(lm, prompt, subject)
-    if isinstance(noise, Tensor):
+    if getattr(noise, "ndim", 0):
+        noise = torch.as_tensor(noise)
         if noise.ndim != 3 or noise.shape[1:] != (len(span), lm.d_model) or not len(noise):
             raise ValueError(
                 f"The noise is a tensor (samples, subject tokens, d_model) = (…, {len(span)}, {lm.d_model}), and one of shape "
@@ -182,6 +183,7 @@ def causal_trace(
         return acts.rows([0] * len(rows))
 
     metric = probability(lm, answer)
+    unharmed = metric(acts.next_token_logits)[0].float().cpu()
     logits = runs(lm, tokens, component, grid.cells, source, corrupt)
     found = torch.stack([metric(each).float().cpu() for each in logits])  # (run, sample)
     values = grid.table(found[1:])  # (sample, layer, position)
@@ -192,7 +194,7 @@ def causal_trace(
         axes=("layer", grid.axis),
         labels={"layer": grid.layers, grid.axis: grid.labels},
         base=found[0].mean(),
-        source=metric(acts.next_token_logits)[0].float().cpu(),
+        source=unharmed,
         metric=metric.name,
         component=grid.name,
         error=grid.table(found[1:] - found[0]).std(0) / n**0.5 if n > 1 else None,
@@ -222,7 +224,8 @@ def average_traces(traces: Sequence[Trace]) -> Sweep:
     Raises:
         ValueError: no traces, traces of different components or layers, or of cells that are not single tokens.
     """
-    if isinstance(traces, Trace) or not traces or not all(isinstance(trace, Trace) for trace in traces):
+    traces = list(traces) if hasattr(traces, "__iter__") else []
+    if not traces or not all(isinstance(trace, Trace) for trace in traces):
         raise ValueError("average_traces takes a list of what causal_trace returns, one or more.")
     first = traces[0]
     for trace in traces:

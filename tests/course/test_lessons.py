@@ -11,7 +11,8 @@ import nbformat
 import pytest
 
 from interp_helpers import lessons
-from interp_helpers.course import progress, registry, reveal
+from interp_helpers.course import NotYet, progress, registry, reveal
+from interp_helpers.lessons.steering_workshop.checks import _sentences
 
 ROOT = Path(__file__).resolve().parents[2]
 IDS = json.loads((Path(__file__).parent / "ids.json").read_text(encoding="utf-8"))
@@ -53,3 +54,14 @@ def test_a_progress_file_of_version_0_1_is_read(tmp_path, monkeypatch):
     assert rows["1 · Activation patching"][:2] == ["1 of 5", "1 of 5"]
     assert rows["Steering workshop"] == ["4 of 4", "5 of 5", "19 of 19", "done"]
     assert "Your prediction was 3 too low" in str(reveal("patching.layer", 23))
+
+
+def test_sentences_of_any_script_are_read_as_sentences():
+    chinese = [f"我们{verb}了一整天的海边，很高兴。" for verb in "看走坐听说想吃喝"]
+    assert _sentences(chinese, "sentences") == chinese
+    hindi = ["उस की किताब मेज़ पर है", "उस का किताब मेज़ पर है"]  # but for a vowel, which is a mark, the same
+    _sentences(hindi + chinese, "sentences")
+    with pytest.raises(NotYet, match="is too short to be a sentence"):
+        _sentences([*chinese, "海很大。"], "sentences")
+    with pytest.raises(NotYet, match="stands twice"):
+        _sentences([*chinese, chinese[0].replace("。", "！")], "sentences")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 
 import pytest
 import torch
@@ -837,3 +839,25 @@ def test_noise_is_the_same_under_another_default_dtype(lm):
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch", "copy"])
+def test_activations_can_be_kept_without_the_logits_that_only_the_model_can_make(lm, tmp_path, how):
+    acts = record(lm, ["The cat", "A dog sat"], "block_output").rows([1, 0])
+    if how == "pickle":
+        kept = pickle.loads(pickle.dumps(acts))
+    elif how == "copy":
+        kept = copy.deepcopy(acts)
+    else:
+        torch.save(acts, tmp_path / "acts.pt")
+        kept = torch.load(tmp_path / "acts.pt", weights_only=False)
+    site = Site("block_output", 1, positions=-1)
+    assert torch.equal(kept[site], acts[site]) and torch.equal(kept.next_token_logits, acts.next_token_logits)
+    with intervene(lm, replace(site, kept)):
+        edited = lm(["A dog sat", "The cat"])
+    with intervene(lm, replace(site, acts)):
+        assert torch.equal(edited, lm(["A dog sat", "The cat"]))
+    with pytest.raises(
+        ValueError, match="has the logits of each row's last token alone, .next_token_logits: take the others from lm"
+    ):
+        _ = kept.rows([0]).logits

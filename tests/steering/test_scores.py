@@ -19,8 +19,9 @@ from interp_helpers import SAMPLING, SteeringVector, fair_test, layer_sweep, loa
 from interp_helpers.__main__ import main
 from interp_helpers.steering import report as vectors
 from interp_helpers.steering.personas import prompts, read_data, saved_vector, vector_path
-from interp_helpers.steering.scores import Nucleus, Scores, repeated, surprise, topic_scores, wilson
+from interp_helpers.steering.scores import Nucleus, Scores, surprise, topic_scores, wilson
 from interp_helpers.steering.strengths import SteeringSweep
+from interp_helpers.steering.words import finder
 
 PROMPTS = ["The lake is", "Yesterday we went to"]
 WORDS = {"named": ["lake"], "related": ["lake", "water"]}
@@ -60,12 +61,6 @@ def test_wilsons_interval_of_none_or_all_reaches_their_share_exactly(n):
     assert wilson(0, n)[0] == 0.0 < wilson(0, n)[1] and wilson(n, n)[1] == 1.0 > wilson(n, n)[0]
 
 
-def test_repeated_triples():
-    assert repeated("a b c d e") == 0
-    assert repeated("a b c a b c a b c") == pytest.approx(4 / 7)
-    assert repeated("too short") == 0
-
-
 def test_surprise_is_minus_log_p_of_the_texts_own_tokens(lm):
     texts = [" blue and deep", " it"]
     for prompt, text, got in zip(PROMPTS, texts, surprise(lm, PROMPTS, texts), strict=True):
@@ -89,6 +84,29 @@ def test_words_count_whole_and_in_any_case(lm, monkeypatch):
     got = steering_scores(lm, PROMPTS, WORDS, samples=2, seeds=(0,))
     assert got.hits == {"named": (True, False, False, False), "related": (True, False, True, False)}
     assert got.rate("related") == 0.5 and got.by_prompt("related") == {PROMPTS[0]: 0.5, PROMPTS[1]: 0.5}
+
+
+def test_words_and_loops_of_other_scripts_count(lm, monkeypatch):
+    monkeypatch.setattr(lm, "generate", lambda batch, *args, **options: ["我喜欢猫。" * 20, "मुझे बिल्ली पसंद है"])
+    got = steering_scores(lm, ["x y"], {"cat": ["猫"], "bill": ["बिल"]}, samples=2, seeds=(0,))
+    assert got.hits == {"cat": (True, False), "bill": (False, False)} and got.repeats[0] > 0.9 > got.repeats[1] == 0
+
+
+def test_the_judge_leaves_out_words_that_no_space_parts(lm):
+    prompt, text = "我", "喜欢黑猫和狗"
+    told, untold = (surprise(lm, [f"{h}\n\n{prompt}"], [text])[0] for h in ("A text about cats:", "A text:"))
+    (some,) = topic_scores(lm, [prompt], [text], "cats", ["这是黑猫。"])
+    own = lm.tokenizer(prompt + text, return_offsets_mapping=True)["offset_mapping"][-len(told) :]
+    kept = torch.tensor([(prompt + text)[a:b] not in "黑猫" for a, b in own])
+    assert 0 < kept.sum() < len(kept) and some.item() == pytest.approx((untold - told)[kept].mean().item(), abs=1e-5)
+
+
+def test_a_persona_is_trained_on_words_of_its_script(lm, monkeypatch):
+    given = []
+    monkeypatch.setattr(SteeringVector, "train", lambda lm, pairs, layer, **options: given.extend(pairs))
+    texts = ("我非常喜欢多伦多的冬天和那里的人们，因为他们很友好。",)
+    replace(personas()["toronto"], title="多伦多", texts=texts, beginnings=("昨天",)).trained(lm, 1)
+    assert set(given) == {("昨天", "多伦多的冬天和那里的人们，因为他们")}
 
 
 def test_samples_are_what_generate_gives_under_the_vector(lm, vector):
@@ -265,13 +283,8 @@ def test_a_word_may_begin_or_end_in_a_sign(lm):
     for words in ([], [""], "C++"):
         with pytest.raises(ValueError, match="needs a list of words, one at least and none of them empty"):
             steering_scores(lm, PROMPTS, {"named": words}, **how)
-    pattern = sys.modules[steering_scores.__module__].word_pattern("named", ["C++", "rust"])
-    assert [bool(pattern.search(text)) for text in ("I like c++ a lot", "Rust!", "rusty", "C+")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    has = finder(["C++", "rust"])
+    assert [has(text) for text in ("I like c++ a lot", "Rust!", "rusty", "C+")] == [True, True, False, False]
 
 
 # -- the fair test ----------------------------------------------------------------------------------------------------

@@ -357,6 +357,40 @@ def test_another_file_is_refused(tmp_path, vector):
         SteeringVector.load(tmp_path / "nothing")
 
 
+def test_vectors_of_other_tools_are_described_and_the_sentence_makes_one(lm, vector, tmp_path):
+    import gguf
+    import safetensors.torch
+
+    rows = {"layer.2": torch.randn(32), "layer.1": torch.randn(32)}
+    safetensors.torch.save_file(rows, tmp_path / "other.safetensors")
+    vector.to_gguf(tmp_path / "v.gguf")
+    for name, held, wanted in (
+        ("other.safetensors", "it holds 'layer.1' (32,), 'layer.2' (32,)", rows["layer.1"]),
+        ("v.gguf", "it holds 'direction.1' (32,)", vector.scale * vector.direction),
+    ):
+        path = tmp_path / name
+        with pytest.raises(ValueError, match="is not a steering vector that was saved here") as error:
+            SteeringVector.load(path)
+        said = str(error.value)
+        assert held in said and "counted from 0" in said
+        names = {
+            "SteeringVector": SteeringVector,
+            "torch": torch,
+            "gguf": gguf,
+            "safetensors": safetensors,
+            "path": path,
+            "lm": lm,
+        }
+        made = eval(said[said.index("SteeringVector(") : said.rindex(".")], names)
+        torch.testing.assert_close(made.direction, wanted)
+        assert (made.layer, made.model) == (1, lm.name)
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF, and then nothing of the kind" * 9)
+    with pytest.raises(ValueError, match="is not a steering vector that was saved here"):
+        SteeringVector.load(tmp_path / "broken.gguf")
+    with pytest.raises(ValueError, match="is a folder, and a file that SteeringVector.save wrote was expected"):
+        SteeringVector.load(tmp_path)
+
+
 def test_the_gguf_reader_reads_the_control_vector_back(vector, tmp_path):
     vector.to_gguf(tmp_path / "v.gguf")
     reader = GGUFReader(tmp_path / "v.gguf")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny import GROUPED, gpt2_tokenizer, tiny, tiny_model
 
 from interp_helpers import LanguageModel, Site, intervene, logit_diff, record, zero
+from interp_helpers.models import Asked
 from interp_helpers.models.anatomy import FAMILIES
 from interp_helpers.sweeps.direct_effects import direct_logit_attribution, frozen_norm
 
@@ -158,3 +160,20 @@ def test_quantised_weights_are_refused_before_anything_runs():
     projection.weight = torch.nn.Parameter(projection.weight.to(torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match="tiny llama has quantised weights.*load it in 16 or 32 bits"):
         direct_logit_attribution(lm, "The city of Rome", " Rome", " Cairo")
+
+
+def test_offloaded_weights_are_told():
+    lm = tiny("gpt2")
+    cpu_offload(lm.model, execution_device=torch.device("cpu"))
+    with pytest.raises(
+        ValueError, match="Some weights of tiny gpt2 are offloaded, .* load it with a device_map that keeps them"
+    ):
+        direct_logit_attribution(lm, "The cat", " a", " b")
+
+
+def test_a_word_without_its_space_is_told_from_the_runs_own_logits(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Asked, "check", lambda self, logits: seen.append(logits.clone()))
+    lm = tiny("gpt2")
+    direct_logit_attribution(lm, "The cat", "a", "b")
+    torch.testing.assert_close(seen[0], lm.next_token_logits("The cat"))

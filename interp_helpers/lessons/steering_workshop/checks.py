@@ -6,9 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
+
+import regex
 
 from ...course import NotYet, exercise, require, require_attempted, short
-from ...steering import SteeringVector, results
+from ...steering import SteeringVector, count_words, finder, first_words, results
 
 FEWEST = 8  # sentences a list
 SETS = {"having": "sentences that have it", "lacking": "sentences that lack it"}
@@ -44,13 +47,13 @@ def _(answer, lm):
         and all(isinstance(w, str) and w.strip() for w in words),
         f"the words that count are a list of words, none of them empty, and you gave {short(words)}",
     )
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
-    there = next((text for text in lacking if pattern.search(text)), None)
+    has_one = finder(words)
+    there = next(filter(has_one, lacking), None)
     require(
         there is None,
         f"{short(there)} is to lack it, and has one of your words in it: write it about something else, or take the word out",
     )
-    counted = sum(bool(pattern.search(text)) for text in having)
+    counted = sum(map(has_one, having))
     require(
         counted >= len(having) / 2,
         f"only {counted} of your {len(having)} sentences that have it hold one of your words: what is counted later would be another thing than "
@@ -77,12 +80,12 @@ def _(answer, lm):
 
 def _bare(text: str) -> str:
     """The words alone, to find the same sentence under another full stop."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(regex.findall(r"\w+", normalize("NFC", text.lower())))
 
 
 def _beginning(text: str) -> str:
     """The first word; all numbers and bullets of a list are one."""
-    return "a number or bullet" if re.match(r"\W*\d|[-*•–]", text.strip()) else repr(text.split()[0])
+    return "a number or bullet" if re.match(r"\W*\d|[-*•–]", text.strip()) else repr(first_words(text, 1))
 
 
 def _sentences(texts, what: str) -> list[str]:
@@ -93,7 +96,7 @@ def _sentences(texts, what: str) -> list[str]:
     require(len(texts) >= FEWEST, f"{len(texts)} {what} are few: write {FEWEST} or more, ten if you can")
     twice = next((text for text in texts if sum(_bare(text) == _bare(other) for other in texts) > 1), None)
     require(twice is None, f"among your {what}, {short(twice)} stands twice")
-    bare = next((text for text in texts if len(text.split()) < 4), None)
+    bare = next((text for text in texts if count_words(text) < 4), None)
     require(bare is None, f"{short(bare)} is too short to be a sentence: four words or more")
     return list(texts)
 
