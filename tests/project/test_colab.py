@@ -42,6 +42,7 @@ COLAB = {
     "packaging": "25.0",
     "platformdirs": "4.5.0",
     "pyyaml": "6.0.3",  # gguf's, as is requests
+    "regex": "2025.11.3",
     "requests": "2.32.4",
     "safetensors": "0.7.0",
     "tokenizers": "0.22.2",
