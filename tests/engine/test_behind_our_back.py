@@ -35,7 +35,7 @@ BASE, SOURCE, SHORT = "The Colosseum stands in the town of", "The Eiffel Tower i
 FACTS = facts("capital")[:6]
 
 few = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-many = settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # -- a model that changes between two measurements ------------------------------------------------------------------------
