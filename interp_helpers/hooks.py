@@ -101,8 +101,8 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
         ends = found[torch.arange(len(found)), torch.tensor(layout.lengths) - 1]
         if not torch.allclose(ends, next_token_logits, atol=1e-3, rtol=1e-2, equal_nan=True):
             raise RuntimeError(
-                f"{lm.name} doesn't end as models of its family do (final norm, then unembedding), so the recorded run's "
-                "logits at every position aren't known: take them from lm(prompts)."
+                f"{lm.name} doesn't end in its final norm and unembedding alone, or has changed since the run was recorded, so the "
+                "run's logits at every position aren't known: take them from lm(prompts)."
             )
         return found
 
