@@ -200,7 +200,7 @@ def require_basis(subspace) -> Tensor:
     shape = tuple(subspace.shape)
     if subspace.ndim == 2 and not subspace.numel():
         raise ValueError(f"The subspace, a tensor of shape {shape}, has no direction: give one at least.")
-    precise, tolerance = subspace.detach().float(), 1e-4 if subspace.dtype == torch.float32 else 2e-2
+    precise, tolerance = subspace.detach().float(), 2e-2 if subspace.dtype in (torch.float16, torch.bfloat16) else 1e-4
     if subspace.ndim != 2 or (precise.mT @ precise - torch.eye(shape[1]).to(precise)).abs().max() > tolerance:
         raise ValueError(
             f"The subspace, a tensor of shape {shape}, is not (d, rank) with orthonormal columns: "

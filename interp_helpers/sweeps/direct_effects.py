@@ -86,7 +86,7 @@ def direct_logit_attribution(lm, prompts, right: Words, wrong: Words) -> DirectE
 
     layers, metric = range(lm.n_layers), logit_diff(lm, right, wrong)
     difference = metric(acts.next_token_logits).float().cpu()
-    tolerance = 1e-3 if lm.anatomy.embedding.weight.dtype == torch.float32 else 3e-2
+    tolerance = 1e-3 if torch.finfo(lm.anatomy.embedding.weight.dtype).bits >= 32 else 3e-2
     for layer in layers:
         added, out = last("attention_output", layer) + last("mlp_output", layer), last("block_output", layer)
         if ((last("block_input", layer) + added - out).norm(dim=-1) > tolerance * out.norm(dim=-1)).any():
