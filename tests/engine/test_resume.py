@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 
 import pytest
@@ -399,3 +400,29 @@ def test_nothing_that_was_found_out_outlives_its_sweep():
         patch_sweep(lm, BASES[0], SOURCES[0], metric)
     lm.anatomy.blocks[1].mlp.forward = whole
     assert resumes(lm)
+
+
+def test_a_model_that_ends_otherwise_is_noticed_though_no_patch_changes_anything(lm):
+    forward = lm.model.forward
+
+    @functools.wraps(forward)
+    def doubled(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = 2 * out.logits
+        return out
+
+    metric = logit_diff(lm, " Paris", " Rome")
+    before = metric(lm.next_token_logits(BASES[0]))
+    lm.model.forward = doubled
+    try:
+        with pytest.warns(UserWarning, match="isn't what a whole run is"):
+            sweep = patch_sweep(lm, BASES[0], BASES[0], metric, positions=[1, -1])
+    finally:
+        del lm.model.forward
+    torch.testing.assert_close(sweep.values, (2 * before).expand(3, 2))
+
+
+def test_a_run_may_join_at_a_late_block_and_token(lm):
+    cells = [Cell(range(2, 3), ((-1,), (2,), (2,))), Cell(range(1, 2), ((-2,), (3,), (-1,)))]
+    for component in ("block_input", "block_output", "mlp_output", "attention_output"):
+        assert compare(lm, BASES, SOURCES, component, cells) < TOLERANCE
