@@ -239,11 +239,11 @@ def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Removabl
         return None if new is None else (args, kwargs | {"hidden_states": new})
 
     def on_output(module, args, output):
-        # Blocks return a tuple in some versions of transformers and a tensor in others.
-        if not isinstance(output, tuple):
+        # Blocks return a tensor in some models, and in others a tuple or a list that begins with it.
+        if isinstance(output, Tensor):
             return look(output)
         new = look(output[1 if place.side == "pattern" else 0])
-        return None if new is None else (new, *output[1:])
+        return None if new is None else type(output)([new, *output[1:]])
 
     if place.side == "input":
         return place.module.register_forward_pre_hook(on_input, with_kwargs=True)

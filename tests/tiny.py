@@ -13,6 +13,23 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast, Pr
 
 from interp_helpers.models.language_model import LanguageModel
 
+FAMILIES = (
+    *(
+        "gpt2",
+        "gpt_neox",
+        "opt",
+        "phi",
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+    ),
+    "olmo2",
+)
 GROUPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2")
 OWN_HEAD_SIZE = ("qwen3", "gemma", "gemma2", "gemma3_text")
 

@@ -85,7 +85,7 @@ def rows_per_call(lm, new: int, width: int) -> int:
     """How many rows go through a block at once, each with its last `new` tokens of `width`, so that what they need at once stays
     within `MEMORY` bytes (but one row at least): for each new token some eight streams, three times the MLP's width and
     three patterns a head; for each token of the prompt its keys and values, four times."""
-    mlp, heads = lm.anatomy.place("mlp_activation", 0).shape[0], lm.n_heads * lm.d_head
+    mlp, heads = lm.anatomy.d_mlp, lm.n_heads * lm.d_head or lm.d_model
     numbers = new * (8 * lm.d_model + 3 * mlp + 3 * lm.n_heads * width) + 8 * width * heads
     return max(1, MEMORY // (numbers * lm.anatomy.embedding.weight.element_size()))
 

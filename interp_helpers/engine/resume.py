@@ -100,13 +100,14 @@ class Run:
         only each row's last token goes through the attention's projection and through the MLP, since nothing else is read of what
         leaves it: added to the stream, it is broadcast over the other tokens, where it means nothing."""
         hooks = {component: put} if put else {}
-        if not put and layer == self.lm.n_layers - 1:
+        narrow = ("attention_value_output", "mlp_input")
+        if not put and layer == self.lm.n_layers - 1 and self.lm.anatomy.parts(layer).keys() >= set(narrow):
             last = torch.arange(len(rows)), self.last[rows] - first
 
             def only_last(tensor: Tensor) -> Tensor | None:
                 return tensor[last][:, None] if tensor.ndim == 3 else None  # OPT's MLP is given (row · column, d)
 
-            hooks = dict.fromkeys(("attention_value_output", "mlp_input"), only_last)
+            hooks = dict.fromkeys(narrow, only_last)
         with ExitStack() as stack:
             for name, change in hooks.items():
                 stack.enter_context(hooked_at(self.lm.anatomy.place(name, layer), change))

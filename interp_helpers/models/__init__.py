@@ -1,6 +1,6 @@
 """Having a model: the wrapper, its parts, positions to rows and columns, and where models come from."""
 
-from .anatomy import COMPONENTS, FAMILIES, PER_HEAD, Family, Place, eager_attention
+from .anatomy import COMPONENTS, PER_HEAD, Place, eager_attention
 from .language_model import LanguageModel
 from .load import OFFLINE, load_model
 from .measuring import as_written, measuring
@@ -11,8 +11,6 @@ from .words import Asked
 __all__ = [
     "Asked",
     "COMPONENTS",
-    "FAMILIES",
-    "Family",
     "LanguageModel",
     "Layout",
     "OFFLINE",

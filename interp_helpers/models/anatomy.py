@@ -1,93 +1,45 @@
-"""Where each family of models keeps its parts.
+"""Where a model keeps its parts: found by watching it run, and proved before they are offered.
 
 The field's names (`block_output`, `mlp_input`, …) mean the same in every transformer; the modules behind them are
-called `transformer.h.3.mlp.c_proj` in one and `model.layers.3.mlp.down_proj` in the next. A `Family` is that
-translation, in a few dotted paths; `Anatomy` checks it against a loaded model at once, so that a wrong path fails
-here and not in a result.
+called `transformer.h.3.mlp.c_proj` in one and `model.layers.3.mlp.down_proj` in the next. `Anatomy` has no table of them. It
+runs the model on a few tokens, looks at what every module is given and returns, and makes experiments:
 
-To teach it a new family, add an entry to `FAMILIES` under the model's `config.model_type`, such as
+- The *blocks* are a list of modules that are each called once, where what leaves one is what enters the next.
+- In a block, *attention* is the module through which a token's output depends on earlier tokens: the block is given the same tokens
+  twice, the first of them changed. The *MLP* is the last of the others that has matrices. What they write is proved to be added to the
+  stream: block_output is block_input and both of these, summed, each scaled or normed as may be.
+- *Heads* are told by turning signs; `heads` describes the experiment.
 
-    FAMILIES["my_model"] = Family(attention_projection="self_attn.dense", norm="model.final_norm")
+What isn't proved on this model is refused when it is asked for, in one sentence, and the rest works. Names are remembered, not modules:
+these are looked up when they are used, and where a block has other modules than those of the proof, it is made again.
 """
 
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice, product
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from .heads import TOKENS, Heads, Turning, hypotheses
+from .picture import picture
+from .watch import Watch, adds, close, same
 
-@dataclass(frozen=True)
-class Family:
-    """Dotted paths to a family's parts: `blocks` and `norm` from the model, the others from one block. What isn't named is
-    where Llama keeps it.
-
-    `query_key_value` names three projections, or a single one that computes all three at once. A fused one lays them
-    out either as [all queries | all keys | all values], or, with `interleaved`, as query, key and value of head 0,
-    then of head 1, and so on.
-    """
-
-    blocks: str = "model.layers"
-    attention: str = "self_attn"
-    attention_projection: str = "self_attn.o_proj"
-    query_key_value: tuple[str, str, str] | str = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    mlp: str = "mlp"
-    mlp_projection: str = "mlp.down_proj"
-    norm: str = "model.norm"
-    interleaved: bool = False
-
-
-FAMILIES: dict[str, Family] = {
-    "gpt2": Family(
-        blocks="transformer.h",
-        attention="attn",
-        attention_projection="attn.c_proj",
-        query_key_value="attn.c_attn",
-        mlp_projection="mlp.c_proj",
-        norm="transformer.ln_f",
-    ),
-    "gpt_neox": Family(
-        blocks="gpt_neox.layers",
-        attention="attention",
-        attention_projection="attention.dense",
-        query_key_value="attention.query_key_value",
-        mlp_projection="mlp.dense_4h_to_h",
-        norm="gpt_neox.final_layer_norm",
-        interleaved=True,
-    ),
-    "opt": Family(
-        blocks="model.decoder.layers",
-        attention_projection="self_attn.out_proj",
-        mlp="fc1",
-        mlp_projection="fc2",
-        norm="model.decoder.final_layer_norm",
-    ),
-    "phi": Family(attention_projection="self_attn.dense", mlp_projection="mlp.fc2", norm="model.final_layernorm"),
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2"), Family()
-    ),
-}
-
-# Component -> the part of a block that it enters or leaves, under its name in `Family`.
-WHERE = {
-    "block_input": ("block", "input"),
-    "block_output": ("block", "output"),
-    "attention_input": ("attention", "input"),
-    "attention_output": ("attention_projection", "output"),
-    "attention_value_output": ("attention_projection", "input"),
-    "query_output": ("query_key_value", "output"),
-    "key_output": ("query_key_value", "output"),
-    "value_output": ("query_key_value", "output"),
-    "attention_weight": ("attention", "pattern"),
-    "mlp_input": ("mlp", "input"),
-    "mlp_activation": ("mlp_projection", "input"),
-    "mlp_output": ("mlp_projection", "output"),
-}
-COMPONENTS = tuple(WHERE)
 PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_output")
+COMPONENTS = (
+    *("block_input", "block_output", "attention_input", "attention_output", *PER_HEAD, "attention_weight"),
+    *("mlp_input", "mlp_activation", "mlp_output"),
+)
+TRIES = 5  # in how many places heads are looked for
+PROMPTS = torch.tensor(
+    [[0.11, 0.23, 0.37, 0.53, 0.61], [0.47, 0.29, 0.41, 0.17, 0.34]]
+)  # shares of the vocabulary: words, mostly
 
 
 @dataclass(frozen=True)
@@ -106,53 +58,58 @@ class Place:
     view: Callable[[Tensor], Tensor]
 
 
-class Anatomy:
-    """The parts of one loaded model, by the field's names.
+class Part(NamedTuple):
+    """What is remembered of a component: its module's name."""
 
-    It keeps the names of modules, not the modules: whoever puts another head or a wrapped block into the model finds it here.
+    name: str
+    side: str
+    shape: tuple[int, ...]
+    view: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+class Anatomy:
+    """The parts of one loaded model, by the field's names. `print` shows them.
 
     Args:
-        model: a causal language model of the transformers library.
+        model: a causal language model of the transformers library. On the meta device its blocks are found, and nothing proved.
 
     Raises:
-        ValueError: the model's family is unknown, or its modules are not where the family's paths say.
+        ValueError: no chain of blocks is seen when the model runs.
     """
 
     def __init__(self, model: nn.Module):
-        config, kind = model.config, model.config.model_type
-        if kind not in FAMILIES:
-            raise ValueError(
-                f"Models of type {kind!r} are not known yet (known: {', '.join(sorted(FAMILIES))}). To add it, name its "
-                f"parts in a few lines: from interp_helpers.models import FAMILIES, Family; FAMILIES[{kind!r}] = {Family()} "
-                "with the paths that print(model) shows."
-            )
-        self.model, self.family = model, FAMILIES[kind]
-        self.n_heads = config.num_attention_heads
-        self.n_key_value_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
-        self.d_model = config.hidden_size
-        self.d_head = getattr(config, "head_dim", None) or self.d_model // self.n_heads
-        try:
-            self.n_layers, _ = len(self.blocks), self.norm
-            for layer in range(self.n_layers):
-                for component in COMPONENTS:
-                    self.place(component, layer)
-        except AttributeError as error:
-            raise ValueError(
-                f"This model says it is of type {kind!r}, but its parts are not where that family keeps them: {error}. "
-                f"Correct interp_helpers.models.FAMILIES[{kind!r}] with the paths that print(model) shows."
-            ) from error
-        self.softcap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-        scale, divisor = (getattr(config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
-        self.logit_scale = scale / divisor  # Cohere; Granite
+        self.model = model
+        self._config = model.config.get_text_config()
+        self._watch()
+        names = ("decoder_attention_heads", "num_attention_heads")
+        self.n_heads = next((n for name in names if isinstance(n := getattr(self._config, name, None), int)), 0)
+        self.n_key_value_heads = getattr(self._config, "num_key_value_heads", None) or self.n_heads
+        widths = (getattr(self._config, name, None) for name in ("intermediate_size", "n_inner", "ffn_dim"))
+        self.d_mlp = max(
+            (d for d in widths if isinstance(d, int)), default=4 * self.d_model
+        )  # about, for the memory it takes
+        widths = map(self._config.to_dict().get, ("v_head_dim", "head_dim"))
+        self.d_head = next(filter(None, widths), None) or self.d_model // max(self.n_heads, 1)
+
+    # -- the model's ends, and its blocks ---------------------------------------------------------------------------
 
     @property
     def blocks(self) -> list[nn.Module]:
-        return list(self.model.get_submodule(self.family.blocks))
+        with suppress(AttributeError):
+            if isinstance(blocks := self.model.get_submodule(self.names["blocks"]), nn.ModuleList):
+                return list(blocks)
+        self._watch()  # somebody took the model apart, or wrapped it
+        return list(self.model.get_submodule(self.names["blocks"]))
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
 
     @property
     def norm(self) -> nn.Module:
-        """The final norm."""
-        return self.model.get_submodule(self.family.norm)
+        """The final norm: what stands between the last block and the unembedding."""
+        tail = [self.model.get_submodule(name) for name in self.names["tail"]]
+        return tail[0] if len(tail) == 1 else nn.Sequential(*tail)
 
     @property
     def embedding(self) -> nn.Module:
@@ -160,45 +117,283 @@ class Anatomy:
 
     @property
     def unembedding(self) -> nn.Module:
-        return self.model.get_output_embeddings()
+        return self.model.get_submodule(self.names["head"])
 
     def unembed(self, stream: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Logits (…, vocab) of a residual stream (…, d_model): the final norm (or what stands in for it), then the unembedding."""
+        """Logits (…, vocab) of a residual stream (…, d_model): the final norm (or what stands in for it), then the unembedding.
+
+        Raises:
+            ValueError: the model makes its logits of the last stream in another way.
+        """
+        if None in (self._scale, self.logit_scale):
+            raise ValueError(
+                f"The stream can't be unembedded: this model's logits aren't those of its unembedding, scaled, after {self.names['tail']}."
+            )
         weight = self.unembedding.weight
         dtype = weight.dtype if weight.is_floating_point() else stream.dtype  # the model's own precision
-        logits = self.unembedding(self.norm(stream.to(dtype)) if norm is None else norm(stream).to(dtype))
+        normed = self.norm(stream.to(dtype)) if norm is None else norm(stream).to(dtype)
+        logits = self.unembedding(normed if self._scale == 1 else normed * self._scale)
         logits = logits if self.logit_scale == 1 else logits * self.logit_scale
         return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
 
     def place(self, component: str, layer: int) -> Place:
-        """The place of a component in block `layer` (counted from 0)."""
-        block, (part, side) = self.model.get_submodule(f"{self.family.blocks}.{layer}"), WHERE[component]
-        path = getattr(self.family, part, "")  # "" is the block itself
-        if part == "query_key_value":
-            which = ("query_output", "key_output", "value_output").index(component)
-            if isinstance(path, str):
-                return self._fused(block.get_submodule(path), which)
-            path = path[which]
-        module = block.get_submodule(path)
-        if component in PER_HEAD:
-            heads = self.n_key_value_heads if component in ("key_output", "value_output") else self.n_heads
-            shape = (heads, self.d_head)
-            return Place(module, side, shape, lambda tensor: tensor.unflatten(-1, shape))
-        width = self.d_model
-        if component == "mlp_activation":  # GPT-2's projections have no `in_features`, and weights (in, out)
-            width = getattr(module, "in_features", None) or len(module.weight)
-        return Place(module, side, (width,), lambda tensor: tensor)
+        """The place of a component in block `layer` (counted from 0).
 
-    def _fused(self, module: nn.Module, which: int) -> Place:
-        """Queries (0), keys (1) or values (2) of a projection that computes all three."""
-        heads = (self.n_heads, self.n_key_value_heads, self.n_key_value_heads)
-        shape = (heads[which], self.d_head)
-        if self.family.interleaved:
-            per_head = (heads[which], 3, self.d_head)
-            return Place(module, "output", shape, lambda tensor: tensor.unflatten(-1, per_head)[..., which, :])
-        # Not `torch.split`, whose pieces autograd forbids to write to.
-        start, width = self.d_head * sum(heads[:which]), self.d_head * heads[which]
-        return Place(module, "output", shape, lambda tensor: tensor.narrow(-1, start, width).unflatten(-1, shape))
+        Raises:
+            ValueError: it isn't proved to be there; the sentence says what was tried.
+        """
+        part = self._part(component, layer)
+        if isinstance(part, str):
+            raise ValueError(
+                f"{component!r} isn't offered in block {layer} of this {type(self.model).__name__}: {part}."
+            )
+        return Place(self.model.get_submodule(part.name), part.side, part.shape, part.view)
+
+    def parts(self, layer: int) -> dict[str, Part]:
+        """All that is offered of a block: where each component is."""
+        found = {component: self._part(component, layer) for component in COMPONENTS}
+        return {component: part for component, part in found.items() if isinstance(part, Part)}
+
+    def __repr__(self) -> str:
+        return picture(self)
+
+    # -- watching ---------------------------------------------------------------------------------------------------
+
+    def _part(self, component: str, layer: int) -> Part | str:
+        """Where a component is or, if that isn't proved, why."""
+        if not self._is_known(layer):
+            self._examine()
+        if component not in self._known[layer][1]:
+            self._examine_heads()
+        return self._known[layer][1][component]
+
+    def _is_known(self, layer: int) -> bool:
+        """Are the block's modules those that its parts were proved on?"""
+        modules = list(self.blocks[layer].modules())
+        proved_on, _ = self._known.get(layer, ((), {}))
+        return len(proved_on) == len(modules) and all(r() is m for r, m in zip(proved_on, modules, strict=True))
+
+    def _run(self, prompts: Tensor, change=lambda *_: None, names=None) -> Watch:
+        device = self.embedding.weight.device
+        if device.type == "meta" and hasattr(self.embedding, "_hf_hook"):  # offloaded
+            device = torch.device(self.embedding._hf_hook.execution_device)
+        return Watch(self.model, (prompts * self._config.vocab_size).long().to(device), change, names)
+
+    def _streams(self, tokens: int) -> Tensor:
+        """(1, token, d_model), for blocks to be tried with: in the late ones, a prompt's own tokens may all look alike."""
+        return torch.randn(1, tokens, self.d_model, generator=torch.Generator().manual_seed(0))
+
+    def _watch(self) -> None:
+        """Find the chain of blocks, and what turns the stream that leaves it into logits."""
+        self._known: dict[int, tuple[list[weakref.ref], dict]] = {}
+        run = self._run(PROMPTS[:1])
+        modules = dict(self.model.named_modules())
+        lists = {name: len(m) for name, m in modules.items() if isinstance(m, nn.ModuleList) and len(m)}
+        chains = {name: n for name, n in lists.items() if run.chained([f"{name}.{i}" for i in range(n)])}
+        if not chains:
+            raise ValueError(
+                f"No residual stream was found in this {type(self.model).__name__}: when it runs, there is no list of modules of which each "
+                "is called once and given what the one before returned, (batch, position, d_model)."
+            )
+        name = max(chains, key=chains.get)
+        last = f"{name}.{chains[name] - 1}"
+        stream, logits = run.out_of(last), run.out_of("")
+        self.d_model = stream.shape[-1]
+        module = self.model.get_output_embeddings()
+        head = next(n for n in modules if (modules[n] is module if module else n and same(run.out_of(n), logits)))
+        tail = []  # one after the other, each is given what the one before returned
+        for n, side in run.order[run.order.index((last, "output")) :]:
+            if side == "input" and not f"{head}.".startswith(f"{n}.") and same(run.into(n), stream):
+                tail.append(n)
+                stream = run.out_of(n)
+        self.names = {"blocks": name, "tail": tail, "head": head}
+        first, weight = run.into(f"{name}.0"), self.embedding.weight.detach()
+        entered = None if weight.is_meta else weight[run.ids].to(first)
+        self.embedding_scale = self._ratio(entered, first) or 1  # Gemma; Granite
+        self._scale, made = self._ratio(stream, run.into(head)), run.out_of(head)
+        self.softcap, self.logit_scale = getattr(self._config, "final_logit_softcapping", None), 1
+        if not self.softcap or not (made.is_meta or close(self.softcap * (made / self.softcap).tanh(), logits)):
+            self.softcap, self.logit_scale = None, self._ratio(made, logits)
+
+    def _ratio(self, of: Tensor, to: Tensor) -> float | None:
+        """What a tensor is multiplied by to make another: 1, a number of the configuration or another; None where they differ otherwise."""
+        if of is None or to is None or of.shape != to.shape:
+            return None
+        scale, divisor = (getattr(self._config, name, None) or 1 for name in ("logit_scale", "logits_scaling"))
+        if of.is_meta:
+            return scale / divisor
+        measured = float((of * to).float().sum() / (of * of).float().sum())
+        return next((x for x in (1, scale, 1 / divisor, measured) if close(of * x, to)), None)
+
+    # -- the parts of a block ---------------------------------------------------------------------------------------
+
+    def _examine(self) -> None:
+        """Find and prove the parts of every block but its heads."""
+        blocks = {f"{self.names['blocks']}.{i}": block for i, block in enumerate(self.blocks)}
+        last = [*blocks][-1]
+
+        streams = self._streams(5).repeat(2, 1, 1)
+        streams[1, 0] = streams[1, 2]
+
+        def change(name: str, side: str, tensor: Tensor) -> Tensor | None:
+            """Blocks are given two streams that differ in the first token, and what follows the last one the same stream twice."""
+            if side == "input":
+                return streams.to(tensor) if name in blocks else None
+            return tensor[:1].repeat(2, 1, 1) if name == last else None
+
+        run = self._run(PROMPTS, change)
+        logits = run.out_of("")
+        for layer, (name, block) in enumerate(blocks.items()):
+            found: dict = {"attention": None, "heads": None}
+            if logits.is_meta:
+                found |= dict.fromkeys(COMPONENTS, "its weights are on the meta device, where nothing can be proved")
+            elif not close(logits[0], logits[1]):
+                found |= dict.fromkeys(
+                    COMPONENTS, "two runs given the same stream after the last block gave different logits"
+                )
+            else:
+                found |= _parts(run, name)
+            self._known[layer] = [weakref.ref(module) for module in block.modules()], found
+
+    def _examine_heads(self) -> None:
+        """Find and prove each block's heads: the queries first, which tell how many there are, then keys and values."""
+        if not all(map(self._is_known, range(self.n_layers))):
+            self._examine()
+        for components in (("query_output",), ("key_output", "value_output")):
+            tries = {}
+            for layer, (_, parts) in self._known.items():
+                for component in components:
+                    why = f"{parts['attention'] or 'nothing in it'} wasn't found to attend by heads that a projection in it gives"
+                    parts[component] = why
+                    tries[layer, component] = islice(self._hypotheses(component, parts), TRIES)
+            while now := {key: found for key, left in tries.items() if (found := next(left, None))}:
+                for layer, component in self._turned(components, now):
+                    name, heads, _ = now[layer, component]
+                    self._known[layer][1][component] = Part(name, "output", (heads.n, heads.d), heads)
+                    tries[layer, component] = iter(())
+        for _, parts in self._known.values():
+            query = parts["attention_value_output"] = parts["attention_weight"] = parts["query_output"]
+            if isinstance(query, Part):
+                out, width, _ = parts["heads"]
+                heads = Heads.of(width, query.shape[0])
+                parts["attention_value_output"] = Part(out, "input", (heads.n, heads.d), heads)
+                parts["attention_weight"] = Part(parts["attention"], "pattern", (self.d_model,))
+
+    def _hypotheses(self, component: str, parts: dict) -> Iterator[tuple[str, Heads, int]]:
+        """Where a component's heads may be, and how many heads attend."""
+        query = parts["query_output"]
+        if not parts["heads"] or (component != "query_output" and isinstance(query, str)):
+            return
+        _, width, projections = parts["heads"]
+        numbers = [] if isinstance(query, str) else query.shape[:1]
+        if not numbers:  # something in the attention knows it, and wrong numbers don't pass
+            told = [vars(module).items() for module in self.model.get_submodule(parts["attention"]).modules()]
+            numbers = [self.n_heads, *(n for each in told for key, n in each if "head" in key and type(n) is int)]
+        for n in dict.fromkeys(n for n in numbers if n > 0 and width % n == 0):
+            for name, heads in hypotheses(component, n, width // n, projections):
+                yield name, heads, n
+
+    def _turned(self, components: tuple[str, ...], now: dict) -> list[tuple[int, str]]:
+        """For which (layer, component) the heads that are supposed now act as they should."""
+        turning = Turning(components, max(heads.n for _, heads, _ in now.values()))
+        blocks = {f"{self.names['blocks']}.{i}" for i in range(self.n_layers)}
+        outs = {layer: self._known[layer][1]["heads"][0] for layer, _ in now}
+        streams = self._streams(TOKENS).repeat(turning.rows, 1, 1)
+
+        def turn(name: str, side: str, tensor: Tensor) -> Tensor | None:
+            if side == "input":
+                return streams.to(tensor) if name in blocks else None
+            tensor = tensor.clone()
+            for (_, component), (projection, heads, _) in now.items():
+                if projection == name:
+                    turning.turn(tensor.view(turning.rows, TOKENS, -1), component, heads)
+            return tensor
+
+        watched = {*blocks, *outs.values(), *(name for name, _, _ in now.values())}
+        run = self._run(PROMPTS[:1, :TOKENS].repeat(turning.rows, 1), turn, watched)
+        return [
+            (layer, component)
+            for (layer, component), (_, heads, n) in now.items()
+            if turning.passed(run.into(outs[layer]), component, heads, n)
+        ]
+
+
+def _parts(run: Watch, block: str) -> dict[str, Part | str]:
+    """The parts of a block, of which was seen how it treats two rows that differ in the first token."""
+    x, y = run.into(block), run.out_of(block)
+    d = x.shape[-1]
+    parts: dict[str, Part | str] = dict.fromkeys(
+        ("attention_input", "attention_output"), "no token's output in it depends on another token"
+    )
+    parts |= dict.fromkeys(("mlp_input", "mlp_activation", "mlp_output"), "it has no MLP")
+    parts |= {"block_input": Part(block, "input", (d,)), "block_output": Part(block, "output", (d,))}
+    body = block  # of a block that somebody wrapped, the one within
+    while inner := [n for n in run.outermost(body) if same(run.into(n), x) and same(run.out_of(n), y)]:
+        body = inner[0]
+    top = run.outermost(body)
+    attention = next((n for n in top if not run.mixed(run.into(n)) and run.mixed(run.out_of(n))), None)
+    rest = [n for n in top if n != attention and run.has_matrix(n)]
+    mlp = next((n for n in rest[::-1] if run.width(n) == d), None)
+
+    def linear(name: str) -> list[str]:
+        return [name] if run.linear(name) else run.outermost(name, run.linear)
+
+    def reads(name: str) -> Part | str:
+        """The outermost module whose input is what linear maps in it read, and none elsewhere reads."""
+        maps = linear(name)
+        for inside in (name, *run.outermost(name), *maps):
+            readers = [n for n in maps if same(run.into(n), run.into(inside))]
+            if readers and all(f"{n}.".startswith(f"{inside}.") for n in readers):
+                return Part(inside, "input", (run.into(inside).shape[-1],))
+        return f"no module within {name} is given what its projections read"
+
+    def stages(name: str) -> list[Tensor]:
+        """What a module returns, and what a norm makes of it."""
+        found = [run.out_of(name)]
+        for n in top:
+            if not run.has_matrix(n) and same(run.into(n), found[-1]):
+                found.append(run.out_of(n))
+        return [t for t in found[::-1] if t is not None and t.shape == x.shape]
+
+    def joins(name: str) -> bool:
+        """Is it added to something seen before, and the sum seen?"""
+        at = run.order.index((name, "output"))
+        streams = [(i, t) for i, t in run.within(block) if t.shape == x.shape]
+        before, after = [t for i, t in streams if i < at], [t for i, t in streams if i > at]
+        return any(adds(u, p, w) for w in stages(name) for p, u in product(before, after))
+
+    writers = {}
+    if attention:
+        ends = [n for n in linear(attention) if run.width(n) == d and run.mixed(run.into(n))]
+        writers["attention_output"] = [*ends[:-3:-1], attention]
+        parts["attention_input"] = reads(attention)
+    if mlp:
+        ends = [n for n in linear(mlp) if run.width(n) == d]
+        writers["mlp_output"] = list(dict.fromkeys([*ends[-1:], mlp]))
+        whole = run.into(mlp) is not None and run.into(mlp).shape[-1] == d and not run.linear(mlp)
+        parts["mlp_input"] = reads(
+            mlp if whole else next(n for n in rest if top.index(n) > (top.index(attention) if attention else -1))
+        )
+    for names in product(*writers.values()):
+        if any(adds(y, x, *written) for written in product(*map(stages, names))):
+            found = names
+            break
+    else:
+        found = [next(filter(joins, names), None) for names in writers.values()]
+    for component, name in zip(writers, found, strict=True):
+        parts[component] = f"nothing that leaves {' or '.join(writers[component])} was found to be added to the stream"
+        if name:
+            parts[component] = Part(name, "output", (d,))
+    if mlp:
+        parts["mlp_activation"] = "its MLP doesn't end in one projection"
+        if found[-1] and run.linear(found[-1]):
+            parts["mlp_activation"] = Part(found[-1], "input", (run.into(found[-1]).shape[-1],))
+    parts["attention"], parts["heads"] = attention, None
+    out = parts["attention_output"]
+    if isinstance(out, Part) and run.linear(out.name):
+        begin = [(n, run.width(n)) for n in linear(attention) if run.width(n) and not run.mixed(run.into(n))]
+        parts["heads"] = out.name, run.into(out.name).shape[-1], begin
+    return parts
 
 
 @contextmanager
@@ -214,7 +409,8 @@ def eager_attention(model: nn.Module, anatomy: Anatomy) -> Iterator[None]:
         # Some models of transformers 4 drop the pattern unless asked. (Asking by way of the configuration would leave
         # hooks of transformers 5 in the model.)
         for layer in range(anatomy.n_layers):
-            attention = anatomy.place("attention_weight", layer).module
-            if "output_attentions" in inspect.signature(attention.forward).parameters:
-                stack.callback(attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
+            with suppress(ValueError):  # not every block attends
+                attention = anatomy.place("attention_weight", layer).module
+                if "output_attentions" in inspect.signature(attention.forward).parameters:
+                    stack.callback(attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
         yield

@@ -100,7 +100,7 @@ def embedding_std(lm) -> float:
             "The token embeddings are offloaded and can't be read, so σ isn't known: load the model with a device_map that keeps them, or "
             "give the noise as a tensor."
         )
-    return float(weight.float().std()) * (lm.d_model**0.5 if lm.model.config.model_type.startswith("gemma") else 1.0)
+    return float(weight.float().std()) * lm.anatomy.embedding_scale
 
 
 def draws(lm, n: int, noise: float, samples: int, seed: int) -> Tensor:

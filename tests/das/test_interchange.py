@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain import assert_untouched, close, snapshot
-from tiny import tiny
+from tiny import FAMILIES, tiny
 from torch import nn
 
 from interp_helpers import Counterfactual, Site, add, interchange_logits, intervene, record, replace
@@ -19,7 +19,7 @@ from interp_helpers.das.counterfactuals import as_counterfactuals
 from interp_helpers.das.interchange import Interchanges
 from interp_helpers.engine import resume
 from interp_helpers.engine.frozen import frozen
-from interp_helpers.models.anatomy import COMPONENTS, FAMILIES, PER_HEAD
+from interp_helpers.models.anatomy import COMPONENTS, PER_HEAD
 
 EDITABLE = [component for component in COMPONENTS if component != "attention_weight"]
 BASES = ["The Colosseum stands in the town of", "The capital of France is", "One two three"]

@@ -9,13 +9,13 @@ import warnings
 import pytest
 import torch
 from plain import run
-from tiny import tiny
+from tiny import FAMILIES, tiny
 
 from interp_helpers import Site, add, intervene, logit_diff, patch_sweep, record, replace, zero
 from interp_helpers.engine import cells as engine_cells
 from interp_helpers.engine import resume
 from interp_helpers.engine.cells import Cell
-from interp_helpers.models.anatomy import COMPONENTS, FAMILIES, PER_HEAD
+from interp_helpers.models.anatomy import COMPONENTS, PER_HEAD
 from interp_helpers.models.tokens import take
 
 EDITABLE = [component for component in COMPONENTS if component != "attention_weight"]

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from plain import assert_untouched, close, greedy, run, snapshot
-from tiny import gpt2_shaped_folder, gpt2_tokenizer, tiny, tiny_model
+from tiny import FAMILIES, gpt2_shaped_folder, gpt2_tokenizer, tiny, tiny_model
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from interp_helpers import LanguageModel, Site, intervene, record, zero
-from interp_helpers.models.anatomy import FAMILIES
 
 PROMPT = "The Eiffel Tower is in the city of"
 SHORT = "One two three"

@@ -9,7 +9,6 @@ from tiny import GROUPED, gpt2_tokenizer, tiny, tiny_model
 
 from interp_helpers import LanguageModel, Site, intervene, logit_diff, record, zero
 from interp_helpers.models import Asked
-from interp_helpers.models.anatomy import FAMILIES
 from interp_helpers.sweeps.direct_effects import direct_logit_attribution, frozen_norm
 
 PROMPTS = ["The Eiffel Tower is in the city of", "One two three", "When Mary and John went to the store, John gave"]
@@ -34,8 +33,7 @@ def test_the_parts_add_up_to_the_logit_difference(family):
 
 
 @pytest.mark.parametrize("kind, scale", [("cohere", {"logit_scale": 0.0625}), ("granite", {"logits_scaling": 8.0})])
-def test_a_family_that_scales_its_logits(monkeypatch, kind, scale):
-    monkeypatch.setitem(FAMILIES, kind, FAMILIES["llama"])
+def test_a_family_that_scales_its_logits(kind, scale):
     lm = tiny(kind, **scale)
     acts = record(lm, PROMPTS, "block_output")
     torch.testing.assert_close(lm.unembed(acts["block_output", 2]), acts.logits, atol=1e-5, rtol=1e-5)
