@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .activations import Activations
-from .models import Layout, Place, Spots, as_written, eager_attention
+from .models import Layout, Place, Spots, as_written, looking_at, shown_attention
 from .sites import Site
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
 
     with ExitStack() as stack:
         if any(place.side == "pattern" for place in places.values()):
-            stack.enter_context(eager_attention(lm.model, lm.anatomy))
+            stack.enter_context(shown_attention(lm.model))
         for key, place in hooked.items():
             stack.enter_context(hooked_at(place, keep(key, place)))
         next_token_logits = lm.next_token_logits(tokens, grad=grad)
@@ -242,9 +242,11 @@ def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Removabl
         # Blocks return a tensor in some models, and in others a tuple or a list that begins with it.
         if isinstance(output, Tensor):
             return look(output)
-        new = look(output[1 if place.side == "pattern" else 0])
+        new = look(output[0])
         return None if new is None else type(output)([new, *output[1:]])
 
+    if place.side == "pattern":
+        return looking_at(place.module, look)
     if place.side == "input":
         return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
     handle = place.module.register_forward_hook(on_output)

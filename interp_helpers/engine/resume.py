@@ -101,7 +101,7 @@ class Run:
         leaves it: added to the stream, it is broadcast over the other tokens, where it means nothing."""
         hooks = {component: put} if put else {}
         narrow = ("attention_value_output", "mlp_input")
-        if not put and layer == self.lm.n_layers - 1 and self.lm.anatomy.parts(layer).keys() >= set(narrow):
+        if not put and layer == self.lm.n_layers - 1 and all(self.lm.anatomy.offers(c, layer) for c in narrow):
             last = torch.arange(len(rows)), self.last[rows] - first
 
             def only_last(tensor: Tensor) -> Tensor | None:

@@ -16,20 +16,19 @@ these are looked up when they are used, and where a block has other modules than
 
 from __future__ import annotations
 
-import inspect
+import re
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from itertools import islice, product
-from typing import NamedTuple
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from .heads import TOKENS, Heads, Turning, hypotheses
+from .experiments import TOKENS, Heads, Part, Turning, Watch, close, hypotheses, parts_of, same
+from .pattern import looking_at, shown_attention
 from .picture import picture
-from .watch import Watch, adds, close, same
 
 PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_output")
 COMPONENTS = (
@@ -56,15 +55,6 @@ class Place:
     side: str
     shape: tuple[int, ...]
     view: Callable[[Tensor], Tensor]
-
-
-class Part(NamedTuple):
-    """What is remembered of a component: its module's name."""
-
-    name: str
-    side: str
-    shape: tuple[int, ...]
-    view: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 class Anatomy:
@@ -149,10 +139,13 @@ class Anatomy:
             )
         return Place(self.model.get_submodule(part.name), part.side, part.shape, part.view)
 
+    def offers(self, component: str, layer: int) -> bool:
+        """Is the component proved to be there?"""
+        return isinstance(self._part(component, layer), Part)
+
     def parts(self, layer: int) -> dict[str, Part]:
         """All that is offered of a block: where each component is."""
-        found = {component: self._part(component, layer) for component in COMPONENTS}
-        return {component: part for component, part in found.items() if isinstance(part, Part)}
+        return {c: self._part(c, layer) for c in COMPONENTS if self.offers(c, layer)}
 
     def __repr__(self) -> str:
         return picture(self)
@@ -164,7 +157,7 @@ class Anatomy:
         if not self._is_known(layer):
             self._examine()
         if component not in self._known[layer][1]:
-            self._examine_heads()
+            self._examine_patterns() if component == "attention_weight" else self._examine_heads()
         return self._known[layer][1][component]
 
     def _is_known(self, layer: int) -> bool:
@@ -177,7 +170,10 @@ class Anatomy:
         device = self.embedding.weight.device
         if device.type == "meta" and hasattr(self.embedding, "_hf_hook"):  # offloaded
             device = torch.device(self.embedding._hf_hook.execution_device)
-        return Watch(self.model, (prompts * self._config.vocab_size).long().to(device), change, names)
+        ids = (prompts * self._config.vocab_size).long().to(device)
+        # On the meta device, the masks of the fused kernels can't be made.
+        with shown_attention(self.model) if ids.is_meta else nullcontext():
+            return Watch(self.model, ids, change, names)
 
     def _streams(self, tokens: int) -> Tensor:
         """(1, token, d_model), for blocks to be tried with: in the late ones, a prompt's own tokens may all look alike."""
@@ -252,7 +248,7 @@ class Anatomy:
                     COMPONENTS, "two runs given the same stream after the last block gave different logits"
                 )
             else:
-                found |= _parts(run, name)
+                found |= parts_of(run, name)
             self._known[layer] = [weakref.ref(module) for module in block.modules()], found
 
     def _examine_heads(self) -> None:
@@ -272,12 +268,33 @@ class Anatomy:
                     self._known[layer][1][component] = Part(name, "output", (heads.n, heads.d), heads)
                     tries[layer, component] = iter(())
         for _, parts in self._known.values():
-            query = parts["attention_value_output"] = parts["attention_weight"] = parts["query_output"]
+            query = parts["attention_value_output"] = parts["query_output"]
             if isinstance(query, Part):
                 out, width, _ = parts["heads"]
                 heads = Heads.of(width, query.shape[0])
                 parts["attention_value_output"] = Part(out, "input", (heads.n, heads.d), heads)
-                parts["attention_weight"] = Part(parts["attention"], "pattern", (self.d_model,))
+
+    def _examine_patterns(self) -> None:
+        """Prove that attention is the function of `pattern`: that each block returns with it what it returns with its own."""
+        names = {module: name for name, module in self.model.named_modules()}
+        blocks = {f"{self.names['blocks']}.{i}": i for i in range(self.n_layers)}
+        streams, shown, ours = self._streams(5), [], None
+
+        def enter(name: str, side: str, tensor: Tensor) -> Tensor | None:
+            return streams.to(tensor) if side == "input" else None
+
+        own = self._run(PROMPTS[:1], enter, blocks)
+        with ExitStack() as stack:
+            for module, name in names.items():
+                stack.enter_context(looking_at(module, lambda pattern, name=name: shown.append(name)))
+            with suppress(Exception), shown_attention(self.model):  # what such a function can't do, a model may need
+                ours = self._run(PROMPTS[:1], enter, blocks)
+        for block, layer in blocks.items():
+            here = [name for name in shown if name.startswith(f"{block}.")]
+            found = f"{self._known[layer][1]['attention'] or 'nothing in it'} doesn't leave its pattern to transformers' attention function"
+            if ours and len(here) == 1 and close(own.out_of(block), ours.out_of(block)):
+                found = Part(here[0], "pattern", (self.d_model,))
+            self._known[layer][1]["attention_weight"] = found
 
     def _hypotheses(self, component: str, parts: dict) -> Iterator[tuple[str, Heads, int]]:
         """Where a component's heads may be, and how many heads attend."""
@@ -288,7 +305,10 @@ class Anatomy:
         numbers = [] if isinstance(query, str) else query.shape[:1]
         if not numbers:  # something in the attention knows it, and wrong numbers don't pass
             told = [vars(module).items() for module in self.model.get_submodule(parts["attention"]).modules()]
-            numbers = [self.n_heads, *(n for each in told for key, n in each if "head" in key and type(n) is int)]
+            numbers = [
+                self.n_heads,
+                *(n for each in told for key, n in each if re.search("heads|n_head$", key) and type(n) is int),
+            ]
         for n in dict.fromkeys(n for n in numbers if n > 0 and width % n == 0):
             for name, heads in hypotheses(component, n, width // n, projections):
                 yield name, heads, n
@@ -316,101 +336,3 @@ class Anatomy:
             for (layer, component), (_, heads, n) in now.items()
             if turning.passed(run.into(outs[layer]), component, heads, n)
         ]
-
-
-def _parts(run: Watch, block: str) -> dict[str, Part | str]:
-    """The parts of a block, of which was seen how it treats two rows that differ in the first token."""
-    x, y = run.into(block), run.out_of(block)
-    d = x.shape[-1]
-    parts: dict[str, Part | str] = dict.fromkeys(
-        ("attention_input", "attention_output"), "no token's output in it depends on another token"
-    )
-    parts |= dict.fromkeys(("mlp_input", "mlp_activation", "mlp_output"), "it has no MLP")
-    parts |= {"block_input": Part(block, "input", (d,)), "block_output": Part(block, "output", (d,))}
-    body = block  # of a block that somebody wrapped, the one within
-    while inner := [n for n in run.outermost(body) if same(run.into(n), x) and same(run.out_of(n), y)]:
-        body = inner[0]
-    top = run.outermost(body)
-    attention = next((n for n in top if not run.mixed(run.into(n)) and run.mixed(run.out_of(n))), None)
-    rest = [n for n in top if n != attention and run.has_matrix(n)]
-    mlp = next((n for n in rest[::-1] if run.width(n) == d), None)
-
-    def linear(name: str) -> list[str]:
-        return [name] if run.linear(name) else run.outermost(name, run.linear)
-
-    def reads(name: str) -> Part | str:
-        """The outermost module whose input is what linear maps in it read, and none elsewhere reads."""
-        maps = linear(name)
-        for inside in (name, *run.outermost(name), *maps):
-            readers = [n for n in maps if same(run.into(n), run.into(inside))]
-            if readers and all(f"{n}.".startswith(f"{inside}.") for n in readers):
-                return Part(inside, "input", (run.into(inside).shape[-1],))
-        return f"no module within {name} is given what its projections read"
-
-    def stages(name: str) -> list[Tensor]:
-        """What a module returns, and what a norm makes of it."""
-        found = [run.out_of(name)]
-        for n in top:
-            if not run.has_matrix(n) and same(run.into(n), found[-1]):
-                found.append(run.out_of(n))
-        return [t for t in found[::-1] if t is not None and t.shape == x.shape]
-
-    def joins(name: str) -> bool:
-        """Is it added to something seen before, and the sum seen?"""
-        at = run.order.index((name, "output"))
-        streams = [(i, t) for i, t in run.within(block) if t.shape == x.shape]
-        before, after = [t for i, t in streams if i < at], [t for i, t in streams if i > at]
-        return any(adds(u, p, w) for w in stages(name) for p, u in product(before, after))
-
-    writers = {}
-    if attention:
-        ends = [n for n in linear(attention) if run.width(n) == d and run.mixed(run.into(n))]
-        writers["attention_output"] = [*ends[:-3:-1], attention]
-        parts["attention_input"] = reads(attention)
-    if mlp:
-        ends = [n for n in linear(mlp) if run.width(n) == d]
-        writers["mlp_output"] = list(dict.fromkeys([*ends[-1:], mlp]))
-        whole = run.into(mlp) is not None and run.into(mlp).shape[-1] == d and not run.linear(mlp)
-        parts["mlp_input"] = reads(
-            mlp if whole else next(n for n in rest if top.index(n) > (top.index(attention) if attention else -1))
-        )
-    for names in product(*writers.values()):
-        if any(adds(y, x, *written) for written in product(*map(stages, names))):
-            found = names
-            break
-    else:
-        found = [next(filter(joins, names), None) for names in writers.values()]
-    for component, name in zip(writers, found, strict=True):
-        parts[component] = f"nothing that leaves {' or '.join(writers[component])} was found to be added to the stream"
-        if name:
-            parts[component] = Part(name, "output", (d,))
-    if mlp:
-        parts["mlp_activation"] = "its MLP doesn't end in one projection"
-        if found[-1] and run.linear(found[-1]):
-            parts["mlp_activation"] = Part(found[-1], "input", (run.into(found[-1]).shape[-1],))
-    parts["attention"], parts["heads"] = attention, None
-    out = parts["attention_output"]
-    if isinstance(out, Part) and run.linear(out.name):
-        begin = [(n, run.width(n)) for n in linear(attention) if run.width(n) and not run.mixed(run.into(n))]
-        parts["heads"] = out.name, run.into(out.name).shape[-1], begin
-    return parts
-
-
-@contextmanager
-def eager_attention(model: nn.Module, anatomy: Anatomy) -> Iterator[None]:
-    """While the block lasts, attention modules return their pattern, which the fused kernels never form."""
-
-    def ask(module, args, kwargs):
-        return args, kwargs | {"output_attentions": True}
-
-    with ExitStack() as stack:
-        stack.callback(model.set_attn_implementation, model.config._attn_implementation)
-        model.set_attn_implementation("eager")
-        # Some models of transformers 4 drop the pattern unless asked. (Asking by way of the configuration would leave
-        # hooks of transformers 5 in the model.)
-        for layer in range(anatomy.n_layers):
-            with suppress(ValueError):  # not every block attends
-                attention = anatomy.place("attention_weight", layer).module
-                if "output_attentions" in inspect.signature(attention.forward).parameters:
-                    stack.callback(attention.register_forward_pre_hook(ask, with_kwargs=True).remove)
-        yield

@@ -1,6 +1,6 @@
 """A language model and its tokenizer under one name, with the few conveniences that an experiment needs.
 
-`LanguageModel` wraps any causal model of the transformers library whose family `anatomy` knows. It adds no token
+`LanguageModel` wraps a causal model of the transformers library, whose parts `anatomy` finds. It adds no token
 that the tokenizer doesn't add, pads where prompts differ in length without changing a number, and turns words into
 token ids and places, refusing where that is ambiguous.
 """
@@ -55,7 +55,7 @@ class LanguageModel:
         name: what to call it in titles and notices; by default the name it was loaded under.
 
     Raises:
-        ValueError: the model has no language model's head, or its family is unknown (see `anatomy`).
+        ValueError: the model has no language model's head, or no chain of blocks is seen when it runs (see `anatomy`).
     """
 
     def __init__(self, hf_model: torch.nn.Module, tokenizer, name: str | None = None):
@@ -70,12 +70,16 @@ class LanguageModel:
         self.name = name or getattr(config, "_name_or_path", "") or config.model_type
         with as_written():
             self.anatomy = Anatomy(self.model)
-        self.n_layers, self.n_heads = self.anatomy.n_layers, self.anatomy.n_heads
+        self.n_heads = self.anatomy.n_heads
         self.d_model, self.d_head = self.anatomy.d_model, self.anatomy.d_head
         self.running = RunningCall()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}: {self.n_layers} blocks, {self.n_heads} heads, d_model {self.d_model})"
+
+    @property
+    def n_layers(self) -> int:
+        return self.anatomy.n_layers
 
     @property
     def device(self) -> torch.device:

@@ -184,7 +184,7 @@ MEASURES = {
     "interchange": lambda lm: interchange_logits(lm, Site("block_output", 1, 2), None, [(BASE, SOURCE, " a")]),
     "sigma": lambda lm: torch.tensor(embedding_std(lm)),
     "known": lambda lm: torch.tensor([fact in known(lm, FACTS) for fact in FACTS]),
-    "record": lambda lm: record(lm, BASE, "mlp_activation", "block_output").stack("block_output"),
+    "record": lambda lm: record(lm, BASE, "mlp_output", "block_output").stack("block_output"),
     "logits of a record": lambda lm: record(lm, BASE, "block_output").logits,
 }
 

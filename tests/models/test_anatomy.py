@@ -8,9 +8,10 @@ import pytest
 import torch
 from plain import close
 from tiny import FAMILIES, tiny
+from transformers import AutoModelForCausalLM
 
 from interp_helpers import LanguageModel, Site, intervene, record, zero
-from interp_helpers.models.anatomy import COMPONENTS, PER_HEAD
+from interp_helpers.models.anatomy import COMPONENTS, PER_HEAD, Anatomy
 
 PROMPTS = ["The Eiffel Tower is in the city of", "One two three"]
 PARALLEL = ("gpt_neox", "phi")  # attention and MLP both read the block's input
@@ -270,3 +271,173 @@ def test_what_is_put_into_the_model_later_is_found(part):
         old = lm(PROMPTS[0])
     with intervene(fresh, zero(Site("block_output", 1))):
         close(old, fresh(PROMPTS[0]))
+
+
+class Wrapped(torch.nn.Module):
+    """A module inside one of somebody else's, as steering libraries and adapters have it."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, *args, **kwargs):
+        return self.inside(*args, **kwargs)
+
+
+class Adapted(Wrapped):
+    """A projection with something learnt beside it."""
+
+    def __init__(self, inside):
+        super().__init__(inside)
+        self.in_features, self.out_features = inside.in_features, inside.out_features
+        self.a, self.b = (
+            torch.nn.Linear(self.in_features, 2, bias=False),
+            torch.nn.Linear(2, self.out_features, bias=False),
+        )
+
+    def forward(self, x):
+        return self.inside(x) + self.b(self.a(x))
+
+
+def silenced(lm, component):
+    with intervene(lm, zero(Site(component, 1))):
+        return lm(PROMPTS[0])
+
+
+def test_a_block_that_is_wrapped_later_is_looked_at_again():
+    lm = tiny("llama")
+    before = {component: silenced(lm, component) for component in COMPONENTS if component != "attention_weight"}
+    layers = lm.model.model.layers
+    layers[1] = Wrapped(layers[1])
+    for component, logits in before.items():
+        close(silenced(lm, component), logits)
+    assert lm.anatomy.parts(1)["mlp_output"].name == "model.layers.1.inside.mlp.down_proj"
+    assert lm.anatomy.parts(2)["mlp_output"].name == "model.layers.2.mlp.down_proj"
+    layers[1] = layers[1].inside
+    for component, logits in before.items():
+        close(silenced(lm, component), logits)
+
+
+@pytest.mark.parametrize("component, name", [("query_output", "q_proj"), ("attention_output", "o_proj")])
+def test_an_adapter_counts_as_part_of_its_projection(component, name):
+    lm = tiny("llama")
+    silenced(lm, component)
+    attention = lm.anatomy.blocks[1].self_attn
+    setattr(attention, name, Adapted(getattr(attention, name)))
+    place = lm.anatomy.place(component, 1)
+    assert place.module is getattr(attention, name)
+    acts = record(lm, PROMPTS[0], Site(component, 1), Site("attention_input", 1), Site("attention_value_output", 1))
+    given = acts["attention_input", 1] if name == "q_proj" else acts["attention_value_output", 1].flatten(-2)
+    with torch.no_grad():
+        close(acts[component, 1].flatten(2), place.module(given))
+
+
+def test_blocks_that_are_taken_away_are_gone():
+    lm = tiny("llama")
+    record(lm, PROMPTS[0], "block_output")
+    lm.model.model.layers = lm.model.model.layers[:2]
+    assert lm.anatomy.n_layers == 2 and len(lm.anatomy.blocks) == 2
+    assert record(lm, PROMPTS[0], Site("block_output", 1)).logits.shape[1] > 0
+
+
+def test_at_load_the_model_runs_once_on_five_tokens():
+    model, widths = tiny("llama").model, []
+    model.register_forward_pre_hook(lambda module, args, kwargs: widths.append(0), with_kwargs=True)
+    forward = model.forward
+
+    def counting(*args, input_ids, **kwargs):
+        widths.append(input_ids.numel())
+        return forward(*args, input_ids=input_ids, **kwargs)
+
+    model.forward = counting
+    Anatomy(model)
+    assert widths == [5]  # and nobody's hook saw it
+
+
+def test_looking_leaves_the_model_as_it_was():
+    model = tiny("gpt2").model.train()
+    ran = []
+    hook = model.transformer.h[0].register_forward_hook(lambda *_: ran.append(1))
+    state, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    anatomy = Anatomy(model)
+    for component in COMPONENTS:
+        anatomy.place(component, 1)
+    assert not ran and model.training and all(module.training for module in model.modules())
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert model.config._attn_implementation == "sdpa"
+    assert list(model.transformer.h[0]._forward_hooks) == [hook.id]
+    assert sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()) == 1
+
+
+def test_on_the_meta_device_blocks_are_found_and_nothing_is_proved():
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny("llama").model.config)
+    anatomy = Anatomy(model)
+    assert anatomy.n_layers == 3 and anatomy.norm is model.model.norm and anatomy.unembedding is model.lm_head
+    with pytest.raises(
+        ValueError, match="'mlp_output' isn't offered in block 1 .*meta device, where nothing can be proved"
+    ):
+        anatomy.place("mlp_output", 1)
+
+
+def test_quantised_on_a_cpu():
+    whole = tiny("llama", hidden_size=64)
+    model = torch.ao.quantization.quantize_dynamic(
+        tiny("llama", hidden_size=64).model.model.layers, {torch.nn.Linear}, torch.qint8
+    )
+    lm = tiny("llama", hidden_size=64)
+    lm.model.model.layers = model
+    acts = record(lm, PROMPTS[0], *COMPONENTS)
+    wanted = record(whole, PROMPTS[0], *COMPONENTS)
+    for component in COMPONENTS:
+        one, other = acts[component, 1], wanted[component, 1]
+        assert one.shape == other.shape and (one - other).norm() < 0.5 * other.norm(), component
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_sixteen_bits_the_same_is_found(dtype):
+    lm, rounded = tiny("llama"), tiny("llama")
+    rounded.model.to(dtype)
+    assert Anatomy(rounded.model).parts(1) == lm.anatomy.parts(1)
+
+
+def test_a_projection_that_was_taken_for_another_is_never_offered():
+    lm = tiny("llama")
+    attention = lm.anatomy.blocks[1].self_attn
+    names = {c: lm.anatomy.parts(1)[c].name.rpartition(".")[2] for c in ("query_output", "key_output", "value_output")}
+    assert names == {"query_output": "q_proj", "key_output": "k_proj", "value_output": "v_proj"}
+    attention.q_norm_ = attention.q_proj  # another name for it changes nothing
+    assert lm.anatomy.parts(1)["query_output"].shape == (4, 8)
+
+
+def test_heads_are_counted_by_experiment_or_not_at_all():
+    lm = tiny("llama")
+    for wrong in (1, 2, 8, 32):
+        anatomy = Anatomy(lm.model)
+        anatomy.n_heads = wrong
+        assert not {"query_output", "attention_value_output", "key_output", "value_output"} & anatomy.parts(1).keys()
+    for attention in (block.self_attn for block in lm.anatomy.blocks):
+        attention.num_heads = 4  # as many a model's attention has it
+    anatomy = Anatomy(lm.model)
+    anatomy.n_heads = 2
+    assert anatomy.parts(1)["attention_value_output"].shape == (4, 8)
+
+
+def test_it_is_shown_as_a_picture():
+    assert repr(tiny("gpt2").anatomy).splitlines() == [
+        "GPT2LMHeadModel: 3 blocks, d_model 32",
+        "transformer.wte",
+        "│",
+        "│ transformer.h.0 to 2",
+        "│ block_input",
+        "├ attn                      attention_input → attention_weight",
+        "├ attn.c_proj               attention_value_output (4 heads of 8) → attention_output",
+        "├ attn.c_attn               → query_output (4 heads of 8), key_output (4 heads of 8), value_output (4 heads of 8)",
+        "├ mlp                       mlp_input →",
+        "├ mlp.c_proj                mlp_activation → mlp_output",
+        "│ block_output",
+        "│",
+        "transformer.ln_f",
+        "lm_head → logits",
+    ]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from .measuring import measuring
+from ..measuring import measuring
 
 
 class Watch:
@@ -58,7 +58,7 @@ class Watch:
                 if names is None or name in names:
                     stack.enter_context(module.register_forward_pre_hook(entering(name), with_kwargs=True))
                     stack.enter_context(module.register_forward_hook(leaving(name)))
-            model(input_ids=ids, use_cache=False)
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
 
     def _flat(self, tensor: Tensor) -> Tensor | None:
         """(batch, position, features), also of (batch · position, features); None of anything else."""

@@ -107,7 +107,9 @@ class Turning:
                 return False
             hits.append(moved[row][should])
         enough = torch.cat(hits).float().mean() >= 0.25
-        if component == "query_output":  # all of a head moves, or it is several
-            other_half = (z[-1, 1] - z[0, 1])[:, z.shape[-1] // 2 :].norm(dim=-1)
-            enough &= (other_half > 4 * noise(given)).float().mean() >= 0.25
+        if (
+            component == "query_output"
+        ):  # all of a head moves, or it is several: the half whose features weren't turned, by itself
+            half = nn.functional.normalize(z[:, 1, :, z.shape[-1] // 2 :], dim=-1)
+            enough &= ((half[-1] - half[0]).norm(dim=-1) > 4 * noise(given)).float().mean() >= 0.25
         return bool(enough)
