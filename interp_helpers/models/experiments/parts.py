@@ -35,6 +35,8 @@ def parts_of(run: Watch, block: str) -> dict:
     """
     bodies = [block]  # if somebody wrapped it, the block is within
     while inner := [n for n in run.outermost(bodies[-1]) if run.has_matrix(n) and same(run.into(n), run.into(block))]:
+        if run.width(inner[0]) != run.width(block):
+            break
         bodies.append(inner[0])
     found = [_parts_of(run, block, body) for body in bodies]
     return max(found, key=lambda parts: sum(isinstance(part, Part) for part in parts.values()))
