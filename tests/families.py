@@ -83,10 +83,11 @@ def showing(module, query, key, value, attention_mask=None, scaling=None, softca
     k, v = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
     scores = query @ k.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = softcap * (scores / softcap).tanh() if softcap else scores
-    if attention_mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril(scores.shape[-1] - scores.shape[-2])
-    else:
+    if attention_mask is not None:
         mask = attention_mask[..., : k.shape[-2]]
+    else:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool)
+        mask = mask.tril(scores.shape[-1] - scores.shape[-2]) if module.is_causal else mask
     scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     if s_aux is not None:
         scores = torch.cat([scores, s_aux.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)], -1)
