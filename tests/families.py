@@ -139,10 +139,12 @@ def wrong(lm: LanguageModel, there: dict[str, list[int]]) -> dict[str, str]:
         with intervene(lm, *(zero(Site("attention_output", i)) for i in there["attention_output"])):
             if not near(lm(BASE)[:, -1], lm(SOURCE)[:, -1]):
                 found["attention_output"] = "without it, tokens still know of others"
-    lone = len(there["attention_output"]) + len(there["mlp_output"]) <= lm.n_layers  # each in blocks of its own
     for layer, written in writers.items():
-        # Gemma 4's blocks also add something of each token's own.
-        if (len(written) == 2 or (written and lone)) and not lm.name.startswith("gemma4"):
+        others = {"attention_output", "mlp_output"} - set(written)
+        alone = all(re.search("has no MLP|no token's output", str(lm.anatomy._part(c, layer))) for c in others)
+        if (
+            written and alone and not lm.name.startswith("gemma4")
+        ):  # whose blocks also add something of each token's own
             with intervene(lm, *(zero(Site(c, layer)) for c in written)):
                 acts = record(lm, BASE, Site("block_input", layer), Site("block_output", layer))
             x, y = (acts[c, layer] for c in ("block_input", "block_output"))

@@ -35,7 +35,7 @@ COMPONENTS = (
     *("block_input", "block_output", "attention_input", "attention_output", *PER_HEAD, "attention_weight"),
     *("mlp_input", "mlp_activation", "mlp_output"),
 )
-TRIES = 5  # in how many places heads are looked for
+TRIES = 8  # in how many places heads are looked for
 PROMPTS = torch.tensor(
     [[0.11, 0.23, 0.37, 0.53, 0.61], [0.47, 0.29, 0.41, 0.17, 0.34]]
 )  # shares of the vocabulary: words, mostly
