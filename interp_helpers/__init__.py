@@ -22,7 +22,7 @@ from .das import (
     principal_components,
     train_das,
 )
-from .edits import add, apply, clamp, mean_ablate, noise, project_out, replace, swap_subspace, zero
+from .edits import add, apply, clamp, knock_out, mean_ablate, noise, project_out, replace, swap_subspace, zero
 from .hooks import intervene, record
 from .metrics import kl_divergence, logit_diff, probability, rank
 from .models import LanguageModel, load_model
@@ -67,6 +67,7 @@ __all__ = [
     "intervene",
     "ioi",
     "kl_divergence",
+    "knock_out",
     "known",
     "layer_sweep",
     "load_model",

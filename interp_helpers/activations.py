@@ -59,6 +59,8 @@ class Activations:
         site = key if isinstance(key, Site) else Site(*key)
         if site.positions is None:  # padding and all, so that the shape is the batch's
             whole = self._chosen(self._run(site))
+            if site.component == "attention_weight":
+                return whole if site.heads is None else whole[:, site.head_list]
             return whole if site.heads is None else whole[:, :, site.head_list]
         spots = self.layout.spots(site.positions)
         if spots.each is None:
@@ -71,7 +73,8 @@ class Activations:
     def at(self, site: Site, spots: Spots) -> Tensor:
         """The activations (n, d) or (n, heads, d_head) of a site's component at n named spots."""
         rows = spots.rows if self._rows is None else self._rows[spots.rows]
-        taken = self._run(site)[rows, spots.columns]
+        run = self._run(site)  # a pattern's rows are those of the queries: (batch, query, head, key)
+        taken = (run.transpose(1, 2) if site.component == "attention_weight" else run)[rows, spots.columns]
         return taken if site.heads is None else taken[:, site.head_list]
 
     def stack(self, component: str) -> Tensor:

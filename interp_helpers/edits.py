@@ -7,6 +7,7 @@
     mean_ablate    h ← mean of a reference  ablation that stays in distribution (Wang et al. 2022)
     project_out    h ← h − (h·u) u          ablation of one direction
     clamp          h ← h + max(0, c − h·u) u   a direction held up at a level
+    knock_out      p ← p without some keys  attention knock-out (Geva et al. 2023)
     swap_subspace  h ← h + (s − h) Q Qᵀ     an interchange in a subspace (DAS, Geiger et al. 2023)
     apply          h ← f(h)                 anything else
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from .activations import Activations
 from .hooks import Edit
-from .models import Spots
+from .models import Spots, as_positions
 from .sites import Site
 
 
@@ -74,7 +75,7 @@ def noise(site: Site, std: float, seed: int = 0) -> Edit:
         ]
         return lambda h: h + std * torch.stack(draws).to(h)
 
-    return Edit("noise", editable(site), prepare)
+    return Edit("noise", vector_site(site), prepare)
 
 
 def zero(site: Site) -> Edit:
@@ -86,6 +87,44 @@ def zero(site: Site) -> Edit:
     0.0
     """
     return _edit("zero", site, torch.zeros_like)
+
+
+def knock_out(site: Site, keys) -> Edit:
+    """Attention knock-out (Geva et al. 2023): the site's queries don't see some tokens. Those get no attention, and what the others
+    get is divided by what is left, as if the scores of these had been −∞ before the softmax.
+
+    >>> site = Site("attention_weight", 20, positions=-1)
+    >>> with intervene(lm, knock_out(site, keys=lm.find(base, "Colosseum"))):
+    ...     pattern = record(lm, base, site)[site]
+    >>> pattern.shape, pattern[..., 1].max().item(), round(pattern[0, 0, 0].sum().item(), 3)
+    (torch.Size([1, 1, 9, 9]), 0.0, 1.0)
+
+    Args:
+        site: of `attention_weight`; its positions are the queries.
+        keys: positions of the tokens that they don't see, in any form that a site's positions have.
+
+    Raises:
+        ValueError: a site of another component, or no keys.
+    """
+    if site.component != "attention_weight" or keys is None:
+        raise ValueError(
+            f"knock_out cuts edges of attention_weight to the tokens at `keys`, and got {site} with keys={keys!r}."
+        )
+
+    def prepare(shape: tuple[int, ...], spots: Spots) -> Callable[[Tensor], Tensor]:
+        unseen = spots.layout.spots(as_positions(keys))
+        cut = torch.zeros(len(spots.counts), shape[-1], dtype=torch.bool)
+        cut[unseen.rows, unseen.columns] = True
+        cut = cut[spots.rows][:, None]  # (n, 1, key)
+
+        def without(pattern: Tensor) -> Tensor:
+            gone = cut.to(pattern.device)
+            left = 1 - (pattern * gone).sum(-1, keepdim=True)
+            return pattern.masked_fill(gone, 0) / left.clamp(min=torch.finfo(pattern.dtype).tiny)
+
+        return without
+
+    return Edit("knock_out", site, prepare)
 
 
 def mean_ablate(site: Site, reference: Tensor | Activations) -> Edit:
@@ -227,13 +266,16 @@ def _edit(name: str, site: Site, formula: Callable, *values: Tensor | Activation
         fitted = [_fit(value, name, site, shape, spots) for value in values]
         return lambda h: formula(h, *(value.to(h) for value in fitted))
 
-    return Edit(name, editable(site), prepare)
+    return Edit(name, site if name in ("replace", "zero", "apply") else vector_site(site), prepare)
 
 
-def editable(site: Site) -> Site:
-    """The site itself, unless it can only be recorded."""
+def vector_site(site: Site) -> Site:
+    """The site itself, unless what is there are no vectors."""
     if site.component == "attention_weight":
-        raise ValueError("attention_weight can be recorded and not edited: edit query_output or key_output instead.")
+        raise ValueError(
+            "attention_weight has shares of attention, and no vectors: edit it by knock_out, replace, zero or apply, or take "
+            "query_output or key_output."
+        )
     return site
 
 

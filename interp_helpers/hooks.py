@@ -167,7 +167,9 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
             if edit.site.positions is not None and layout.past:
                 continue  # the prompt has been read already
             spots = layout.spots(edit.site.positions)
-            shape = place.shape if edit.site.heads is None else (len(edit.site.head_list), place.shape[1])
+            shape = place.shape if edit.site.heads is None else (len(edit.site.head_list), *place.shape[1:])
+            if place.side == "pattern":
+                shape = (*shape, whole.mask.shape[1])  # the keys
             ready[i] = whole, beams, spots, edit.prepare(shape, spots)
 
     def after_the_run(model, args, output) -> None:
@@ -185,7 +187,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
                 return None
             layout, beams, spots, new_value = running[-1][i]
             result = tensor.clone()  # others may hold on to the original
-            view = place.view(layout.batched(result))
+            view = place.view(result if place.side == "pattern" else layout.batched(result))
             for beam in range(beams):
                 where = (spots.rows * beams + beam, spots.columns)
                 if edit.site.heads is not None:
@@ -200,6 +202,8 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
         places = [edit.site.place(lm) for edit in edits]
         parameters = list(inspect.signature(type(lm.model).forward).parameters)[1:]
         stack.enter_context(as_written())
+        if any(place.side == "pattern" for place in places):
+            stack.enter_context(shown_attention(lm.model))
         stack.enter_context(lm.model.register_forward_pre_hook(before_the_run, with_kwargs=True))
         stack.enter_context(lm.model.register_forward_hook(after_the_run, always_call=True))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):

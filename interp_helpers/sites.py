@@ -26,7 +26,7 @@ class Site:
         layer: the block, counted from 0: layer 8 is the ninth.
         positions: None (all), an int, a sequence, a slice, or one sequence a row; a row whose sequence is empty is left
             alone. Negative ones count from the end of each row's own tokens, padding left out.
-        heads: None (all), an int or a sequence, for per-head components.
+        heads: None (all), an int or a sequence, for per-head components and `attention_weight`, whose positions are the queries.
 
     Raises:
         ValueError: an unknown component, heads on a component that has none, or a head that is named twice.
@@ -42,11 +42,7 @@ class Site:
             close = difflib.get_close_matches(str(self.component), COMPONENTS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the components are {', '.join(COMPONENTS)}."
             raise ValueError(f"There is no component {self.component!r}: {hint}")
-        if self.component == "attention_weight" and (self.positions is not None or self.heads is not None):
-            raise ValueError(
-                "The pattern (batch, head, query, key) of attention_weight is kept whole: leave positions and heads out, and index it."
-            )
-        if self.heads is not None and self.component not in PER_HEAD:
+        if self.heads is not None and self.component not in (*PER_HEAD, "attention_weight"):
             raise ValueError(
                 f"{self.component!r} is not split by head, so heads={self.heads!r} means nothing there: leave it out, or "
                 f"choose a per-head component ({', '.join(PER_HEAD)})."

@@ -14,7 +14,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from ..edits import editable, replace, require_basis, swapped
+from ..edits import replace, require_basis, swapped, vector_site
 from ..engine import Run, agree, can_resume, frozen, tell_whole
 from ..hooks import hooked_at, intervene, record
 from ..models import Asked, LanguageModel, Layout, Place, one_a_row, take
@@ -205,7 +205,7 @@ def _waiting(lm: LanguageModel, site: Site, pairs: list[Counterfactual], resume:
     Raises:
         _Differs: of runs that were resumed, one that was run whole, too, differs.
     """
-    place = editable(site).place(lm)
+    place = vector_site(site).place(lm)
     if one_a_row(site.positions):
         raise ValueError(
             f"{site} names a sequence of positions for each row, and all pairs are interchanged at one place: choose prompts in which "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..edits import editable
+from ..edits import vector_site
 from ..models import Layout, as_ints, one_a_row
 from ..sites import Site
 from .cells import Cell
@@ -42,7 +42,7 @@ class Grid:
         """
         layers = as_ints(range(lm.n_layers) if layers is None else layers)
         for layer in layers:
-            editable(Site(component, layer)).place(lm)
+            vector_site(Site(component, layer)).place(lm)
         ours, theirs = Layout(base.attention_mask), Layout(source.attention_mask)
         if heads is None:
             axis, cells = "position", _cells(lm, base, ours, theirs, positions)

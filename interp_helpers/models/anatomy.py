@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from .experiments import TOKENS, Heads, Part, Turning, Watch, close, hypotheses, parts_of, same
-from .pattern import looking_at, shown_attention
+from .pattern import looking_at, nobody_looking, shown_attention
 from .picture import picture
 
 PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_output")
@@ -45,8 +45,8 @@ PROMPTS = torch.tensor(
 class Place:
     """One component of one block: the module to hook, which side of it, and the shape of an activation there.
 
-    `side` is "input", "output", or "pattern", an attention's second output (batch, head, query, key), which is kept whole.
-    `shape` is (d,), or (heads, d_head) for a per-head component; `view` turns what passes through the module,
+    `side` is "input", "output", or "pattern", of which `view` makes (batch, query, head, key).
+    `shape` is (d,), (heads, d_head) for a per-head component, or (heads,) for the pattern; `view` turns what passes through the module,
     (batch, position, features), into (batch, position, *shape) without copying, so that writing to the view writes
     to the original.
     """
@@ -55,6 +55,10 @@ class Place:
     side: str
     shape: tuple[int, ...]
     view: Callable[[Tensor], Tensor]
+
+
+def by_query(pattern: Tensor) -> Tensor:
+    return pattern.transpose(1, 2)
 
 
 class Anatomy:
@@ -179,6 +183,7 @@ class Anatomy:
         """(1, token, d_model), for blocks to be tried with: in the late ones, a prompt's own tokens may all look alike."""
         return torch.randn(1, tokens, self.d_model, generator=torch.Generator().manual_seed(0))
 
+    @nobody_looking()
     def _watch(self) -> None:
         """Find the chain of blocks, and what turns the stream that leaves it into logits."""
         self._known: dict[int, tuple[list[weakref.ref], dict]] = {}
@@ -223,6 +228,7 @@ class Anatomy:
 
     # -- the parts of a block ---------------------------------------------------------------------------------------
 
+    @nobody_looking()
     def _examine(self) -> None:
         """Find and prove the parts of every block but its heads."""
         blocks = {f"{self.names['blocks']}.{i}": block for i, block in enumerate(self.blocks)}
@@ -251,6 +257,7 @@ class Anatomy:
                 found |= parts_of(run, name)
             self._known[layer] = [weakref.ref(module) for module in block.modules()], found
 
+    @nobody_looking()
     def _examine_heads(self) -> None:
         """Find and prove each block's heads: the queries first, which tell how many there are, then keys and values."""
         if not all(map(self._is_known, range(self.n_layers))):
@@ -283,17 +290,18 @@ class Anatomy:
         def enter(name: str, side: str, tensor: Tensor) -> Tensor | None:
             return streams.to(tensor) if side == "input" else None
 
-        own = self._run(PROMPTS[:1], enter, blocks)
-        with ExitStack() as stack:
+        with nobody_looking(), ExitStack() as stack:
+            own = self._run(PROMPTS[:1], enter, blocks)
             for module, name in names.items():
-                stack.enter_context(looking_at(module, lambda pattern, name=name: shown.append(name)))
+                look = lambda pattern, name=name: shown.append((name, pattern.shape[1]))  # noqa: E731
+                stack.enter_context(looking_at(module, look))
             with suppress(Exception), shown_attention(self.model):  # what such a function can't do, a model may need
                 ours = self._run(PROMPTS[:1], enter, blocks)
         for block, layer in blocks.items():
-            here = [name for name in shown if name.startswith(f"{block}.")]
+            here = [(name, heads) for name, heads in shown if name.startswith(f"{block}.")]
             found = f"{self._known[layer][1]['attention'] or 'nothing in it'} doesn't leave its pattern to transformers' attention function"
             if ours and len(here) == 1 and close(own.out_of(block), ours.out_of(block)):
-                found = Part(here[0], "pattern", (self.d_model,))
+                found = Part(here[0][0], "pattern", here[0][1:], by_query)
             self._known[layer][1]["attention_weight"] = found
 
     def _hypotheses(self, component: str, parts: dict) -> Iterator[tuple[str, Heads, int]]:

@@ -63,6 +63,18 @@ def shown_attention(model: nn.Module) -> Iterator[None]:
             config._attn_implementation = name
 
 
+@contextmanager
+def nobody_looking() -> Iterator[None]:
+    """While it lasts, those who look at patterns rest; whoever begins meanwhile doesn't."""
+    kept = dict(_looks)
+    _looks.clear()
+    try:
+        yield
+    finally:
+        _looks.clear()
+        _looks.update(kept)
+
+
 def looking_at(attention: nn.Module, look: Look) -> RemovableHandle:
     """Show `look` each pattern of an attention module; what it returns, unless None, takes the pattern's place. The handle is a
     context manager, which ends it on leaving."""

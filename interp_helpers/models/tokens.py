@@ -24,6 +24,7 @@ class Spots:
     positions: Tensor
     new: Tensor
     counts: tuple[int, ...]
+    layout: Layout = field(repr=False)  # that they are in
 
     @property
     def each(self) -> int | None:
@@ -102,7 +103,7 @@ class Layout:
             rows = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts))
             columns = torch.tensor([column for row in found for column in row], dtype=torch.long)
         own = self.past + columns - torch.tensor(self.starts)[rows]
-        return Spots(rows, columns, own, own >= torch.tensor(self.lengths)[rows], counts)
+        return Spots(rows, columns, own, own >= torch.tensor(self.lengths)[rows], counts, self)
 
     def _columns(self, row: int, positions: int | tuple | slice) -> list[int]:
         length = self.lengths[row]

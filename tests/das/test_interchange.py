@@ -404,7 +404,7 @@ ONE = [(BASES[0], SOURCES[0], 7)]
         ("block_output", ONE, r"A language model's site is a Site, such as Site\('block_output', 8, -1\), and 'block_output'"),
         (Site("block_output", 3), ONE, "has 3 blocks, layers 0 to 2, and layer 3 was asked for"),
         (Site("query_output", 1, heads=4), ONE, "has 4 heads, 0 to 3, and head 4 was asked for"),
-        (Site("attention_weight", 1), ONE, "attention_weight can be recorded and not edited: edit query_output or"),
+        (Site("attention_weight", 1), ONE, "attention_weight has shares of attention, and no vectors"),
         (Site("block_output", 1, positions=10), ONE, "Position 10 is outside row 0, which has 10 tokens"),
         (Site("block_output", 1, positions=4), PAIRS[1:2], "Position 4 is outside row 0, which has 3 tokens"),
         (Site("block_output", 1, positions=[1, 1]), ONE, "names a token of row 0 .* twice"),

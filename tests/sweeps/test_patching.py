@@ -451,7 +451,7 @@ REFUSED = [
     ((BASE, SOURCE), {"positions": []}, r"There is nothing to patch: .* positions=\[\]"),
     ((BASE, SOURCE), {"component": "query_output", "heads": []}, r"There is nothing to patch: .* heads=\[\]"),
     ((BASE, SOURCE), {"component": "resid_post"}, "There is no component 'resid_post'"),
-    ((BASE, SOURCE), {"component": "attention_weight"}, "attention_weight can be recorded and not edited"),
+    ((BASE, SOURCE), {"component": "attention_weight"}, "attention_weight has shares of attention, and no vectors"),
     ((BASE, SOURCE), {"window": 0}, "A window is one layer or more, and 0 was given"),
     ((BASE, SOURCE), {"heads": [0]}, "'block_output' is not split by head"),
     ((BASE, SOURCE), {"component": "query_output", "heads": [4]}, "has 4 heads, 0 to 3, and head 4 was asked for"),

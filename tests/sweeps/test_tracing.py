@@ -202,7 +202,7 @@ def test_the_draws_are_those_of_a_trace(lm):
             "causal_trace takes one prompt, and 2 were given: trace each, and average_traces",
         ),
         (dict(prompt=[PROMPT, PROMPT], subject=SPAN), "causal_trace takes one prompt, and 2 were given"),
-        (dict(component="attention_weight"), "attention_weight can be recorded and not edited"),
+        (dict(component="attention_weight"), "attention_weight has shares of attention, and no vectors"),
         (dict(subject="Colosseum"), "does not occur"),
         (dict(prompt=[PROMPT]), "One prompt is searched, a string, and list was given"),
         (dict(subject=[1, 3]), "neighbouring positions"),
