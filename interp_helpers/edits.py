@@ -110,9 +110,10 @@ def knock_out(site: Site, keys) -> Edit:
         raise ValueError(
             f"knock_out cuts edges of attention_weight to the tokens at `keys`, and got {site} with keys={keys!r}."
         )
+    keys = as_positions(keys)
 
     def prepare(shape: tuple[int, ...], spots: Spots) -> Callable[[Tensor], Tensor]:
-        unseen = spots.layout.spots(as_positions(keys))
+        unseen = spots.layout.spots(keys)
         cut = torch.zeros(len(spots.counts), shape[-1], dtype=torch.bool)
         cut[unseen.rows, unseen.columns] = True
         cut = cut[spots.rows][:, None]  # (n, 1, key)

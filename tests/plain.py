@@ -136,3 +136,16 @@ def close(ours: Tensor, theirs: Tensor, atol: float = 2e-5) -> None:
     """Equal, up to the noise of float32."""
     assert ours.shape == theirs.shape
     torch.testing.assert_close(ours, theirs, atol=atol, rtol=1e-5)
+
+
+def act_at_column(mlp, column: int) -> None:
+    """An MLP adds a vector at one column of the sequence, as adapters and editing methods do (GRACE, SERAC)."""
+    forward = mlp.forward
+
+    def edited(stream: Tensor) -> Tensor:
+        out = forward(stream).clone()
+        if out.shape[1] > column:
+            out[:, column] += torch.linspace(-1, 1, out.shape[-1])
+        return out
+
+    mlp.forward = edited

@@ -128,7 +128,7 @@ class Run:
                 return tuple(cut(name, part) for part in value)
             if isinstance(value, DynamicCache):
                 return _Before(*before)
-            if not isinstance(value, Tensor) or not value.numel():
+            if not isinstance(value, Tensor) or name == "logits_to_keep":  # of the model's head
                 return value
             if name == "cache_position":
                 return value[first:]

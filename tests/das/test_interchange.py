@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain import assert_untouched, close, snapshot
+from plain import act_at_column, assert_untouched, close, snapshot
 from tiny import FAMILIES, tiny
 from torch import nn
 
@@ -337,16 +337,7 @@ def test_sources_are_run_as_far_as_the_site_s_token(lm, monkeypatch):
 @pytest.mark.parametrize("column", range(5))
 def test_what_acts_at_one_column_is_noticed_or_means_nothing(site, column):
     lm = tiny("llama")
-    mlp, vector = lm.anatomy.place("mlp_input", 2).module, torch.linspace(-1, 1, lm.d_model)
-    forward = mlp.forward
-
-    def edited(stream):
-        out = forward(stream).clone()
-        if out.shape[1] > column:
-            out[:, column] += vector
-        return out
-
-    mlp.forward = edited
+    act_at_column(lm.anatomy.place("mlp_input", 2).module, column)
     pairs = [(base, source, 7) for base, source in zip(BASES, SOURCES, strict=False)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

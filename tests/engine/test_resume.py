@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from plain import run
+from plain import act_at_column, run
 from tiny import FAMILIES, tiny
 
 from interp_helpers import Site, add, intervene, logit_diff, patch_sweep, record, replace, zero
@@ -342,18 +342,8 @@ def test_a_metric_that_does_not_fit_is_told_before_the_work(lm, monkeypatch):
 @pytest.mark.parametrize("column", range(9))
 @pytest.mark.parametrize("layer", range(3))
 def test_what_acts_at_one_column_is_noticed_or_means_nothing(layer, column):
-    """Adapters and editing methods put a vector at a token of their own (GRACE, SERAC)."""
     lm = tiny("llama")
-    mlp, vector = lm.anatomy.place("mlp_input", layer).module, torch.linspace(-1, 1, lm.d_model)
-    forward = mlp.forward
-
-    def edited(stream):
-        out = forward(stream).clone()
-        if out.shape[1] > column:
-            out[:, column] += vector
-        return out
-
-    mlp.forward = edited
+    act_at_column(lm.anatomy.place("mlp_input", layer).module, column)
     metric = logit_diff(lm, " Paris", " Rome")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -369,16 +359,7 @@ def test_what_acts_at_one_column_is_noticed_or_means_nothing(layer, column):
 @pytest.mark.parametrize("column", [1, 4, 5, 7, 9])
 def test_what_acts_at_one_column_is_noticed_in_pairs_of_several_lengths(column):
     lm = tiny("llama")
-    mlp, vector = lm.anatomy.place("mlp_input", 1).module, torch.linspace(-1, 1, lm.d_model)
-    forward = mlp.forward
-
-    def edited(stream):
-        out = forward(stream).clone()
-        if out.shape[1] > column:
-            out[:, column] += vector
-        return out
-
-    mlp.forward = edited
+    act_at_column(lm.anatomy.place("mlp_input", 1).module, column)
     metric, acts = logit_diff(lm, " Paris", " Rome"), record(lm, SOURCES, "block_output")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ import pickle
 
 import pytest
 import torch
+import transformers
 from plain import EDITABLE, GPT2_PLACES, assert_untouched, close, greedy, hooked, run, seen, snapshot
 from tiny import tiny, tiny_model
 
@@ -614,10 +615,13 @@ def test_an_edit_of_attention_s_input_leaves_the_mlp_s_which_may_be_the_same_ten
 
 
 def test_a_hook_may_be_removed_while_an_intervention_lasts(lm):
+    clean = snapshot(lm)
     handle = lm.model.transformer.h[1].register_forward_hook(lambda *_: None)
     with intervene(lm, zero(stream(1))):
-        lm(PROMPT)
+        edited = lm(PROMPT)
         handle.remove()
+        assert torch.equal(lm(PROMPT), edited)
+    assert_untouched(lm, clean)
 
 
 # -- what intervene refuses -------------------------------------------------------------------------------------------
@@ -783,16 +787,23 @@ def test_the_reason_for_never_applied_is_true(lm):
         past = lm.model(ids, use_cache=True).past_key_values
         with intervene(lm, zero(stream(1, -1))):
             lm.model(ids[:, -1:], past_key_values=past)
-    block = lm.anatomy.blocks[1]
-    block.forward = lambda hidden_states, *args, **kwargs: hidden_states  # its attention has no work any more
+    site = Site("attention_output", 1)
+    attention = site.place(lm) and lm.anatomy.blocks[1].attn
+    attention.forward = lambda hidden_states, *args, **kwargs: (
+        hidden_states,
+        None,
+    )  # its projection has no work any more
     try:
         with pytest.raises(RuntimeError, match="tiny gpt2 was run, and its run doesn't come by there"):
-            with intervene(lm, zero(Site("attention_output", 1))):
+            with intervene(lm, zero(site)):
                 lm(PROMPT)
     finally:
-        del block.forward
+        del attention.forward
 
 
+@pytest.mark.skipif(
+    transformers.__version__ < "5", reason="transformers 4 records what a module returns before any hook"
+)
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_hidden_states_are_the_edited_ones_whatever_was_asked_before(family, before):

@@ -30,6 +30,8 @@ from interp_helpers import (
     fair_test,
     interchange_accuracy,
     interchange_logits,
+    intervene,
+    knock_out,
     known,
     layer_sweep,
     logit_diff,
@@ -98,6 +100,14 @@ PAIRS = [
     Counterfactual("When Mary got home,", "When John got home,", " he"),
     Counterfactual("When Tom got home,", "When Anna got home,", " she"),
 ]
+
+
+def edited(edit):
+    """The logits of two runs in one intervention, for the second reads what the first may have used up."""
+    with intervene(lm(), edit):
+        return [lm().next_token_logits(WARM[0]) for _ in range(2)]
+
+
 TEXTS = {
     "lm": lambda as_: lm()(as_(WARM)),
     "lm.tokens": lambda as_: lm().tokens(as_(WARM)),
@@ -123,6 +133,7 @@ TEXTS = {
     "known": lambda as_: known(lm(), as_(facts("capital")[:3])),
     "truths": lambda as_: truths(as_(facts("country_of_city"))),
     "Site": lambda as_: Site("query_output", 1, positions=as_([1, 2]), heads=as_([0, 1])),
+    "knock_out": lambda as_: edited(knock_out(Site("attention_weight", 1, positions=as_([2, 3])), as_([0, 1]))),
     "rows": lambda as_: record(lm(), WARM, NAMED).rows(as_([2, 0]))[NAMED],
     "counterfactual_pairs": lambda as_: counterfactual_pairs(as_(pronouns()[:6])),
     "interchange_accuracy": lambda as_: interchange_accuracy(lm(), NAMED, None, as_(PAIRS), answers=as_([" he", " she"])),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from accelerate import cpu_offload
 from tiny import GROUPED, gpt2_tokenizer, tiny, tiny_model
 
 from interp_helpers import LanguageModel, Site, intervene, logit_diff, record, zero
@@ -161,6 +160,7 @@ def test_quantised_weights_are_refused_before_anything_runs():
 
 
 def test_offloaded_weights_are_told():
+    cpu_offload = pytest.importorskip("accelerate").cpu_offload
     lm = tiny("gpt2")
     cpu_offload(lm.model, execution_device=torch.device("cpu"))
     with pytest.raises(
