@@ -43,9 +43,11 @@ def find(kind: str, id: str):
 
 
 def everything(kind: str) -> dict:
-    """Every registered item of that kind by id, after reading the lessons."""
+    """Every registered item of that kind by id, after reading the lessons: in their order, whichever was read first."""
     load_all()
-    return dict(ITEMS[kind])
+    order = list(titles())
+    of = {id: id.split(".")[0] for id in ITEMS[kind]}
+    return {id: ITEMS[kind][id] for id in sorted(of, key=lambda id: [*order, of[id]].index(of[id]))}
 
 
 def titles() -> dict[str, str]:

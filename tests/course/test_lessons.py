@@ -47,6 +47,13 @@ def test_the_table_has_every_notebook_and_its_prefix():
         assert {id.split(".")[0] for id in found} == {lesson.prefix}, "two lessons never share an id"
 
 
+@pytest.mark.parametrize("kind", ["exercise", "quiz"])
+def test_the_order_is_the_lessons_whichever_was_read_first(kind):
+    """(This file has imported the last one's checks.)"""
+    prefixes = [id.split(".")[0] for id in registry.everything(kind)]
+    assert list(dict.fromkeys(prefixes)) == [lesson.prefix for lesson in lessons.LESSONS.values()]
+
+
 def test_a_progress_file_of_version_0_1_is_read(tmp_path, monkeypatch):
     shutil.copy(Path(__file__).parent / "saved_progress.json", tmp_path / "progress.json")
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
