@@ -41,7 +41,11 @@ def group_of(nodeid: str) -> str:
     """What runs in one process: a file; of the files that run notebooks, what is of one notebook, on one model."""
     path, _, test = nodeid.partition("::")
     file = path.rpartition("/")[2]
-    run = re.search(r"\[(\w+(-narrow|-offline)?)", test) if file in ("test_exercises.py", "test_nbmake.py") else None
+    run = (
+        re.search(r"\[(\w+(-narrow|-offline|-second)?)", test)
+        if file in ("test_exercises.py", "test_nbmake.py")
+        else None
+    )
     return f"{file} {run[1]}" if run else file
 
 

@@ -18,7 +18,7 @@ from .exercises import (
     require_returned,
     solution,
 )
-from .expectations import expect
+from .expectations import expect, written_for
 from .predictions import predict, reveal
 from .progress import progress, reset_progress
 from .quizzes import quiz
@@ -45,4 +45,5 @@ __all__ = [
     "reveal",
     "short",
     "solution",
+    "written_for",
 ]

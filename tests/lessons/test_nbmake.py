@@ -1,6 +1,7 @@
 """Every notebook run by nbmake, untouched, on a GPT-2 that is narrow and knows nothing: what a lesson says must be true there, too.
 
-`make test MODEL=gpt2` takes gpt2 itself (or whatever `load_model` takes) in its place, and `make test-all` the offline model besides.
+`make test MODEL=gpt2` takes gpt2 itself (or whatever `load_model` takes) in its place, and `make test-all` the offline model and a second
+real one besides.
 Which of the lessons' expectations hold where is told in `build/expectations`.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from second import second_real_folder
 from test_notebooks import NOTEBOOKS, ROOT, code_cells
 from tiny import gpt2_shaped_folder
 
@@ -36,24 +38,31 @@ def narrow(tmp_path_factory) -> str:
     )  # with seed 0 the lens reads one and the same token at every layer
 
 
+@pytest.fixture(scope="session")
+def second(tmp_path_factory) -> str:
+    """The folder of the offline model without four of its blocks."""
+    return str(second_real_folder(tmp_path_factory.mktemp("models") / "second"))
+
+
 def on(path: Path, model: str, *marks):
     return pytest.param((path, model), id=f"{path.stem}-{model}", marks=marks)
 
 
-RUNS = [on(path, MODEL) for path in NOTEBOOKS] + [on(path, "offline", pytest.mark.slow) for path in NOTEBOOKS]
+RUNS = [on(path, MODEL) for path in NOTEBOOKS]
+RUNS += [on(path, model, pytest.mark.slow) for model in ("offline", "second") for path in NOTEBOOKS]
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def run(request, narrow, tmp_path_factory):
+def run(request, tmp_path_factory):
     """The notebook as nbmake leaves a copy of it, and the model's name."""
     path, model = request.param
-    if model not in ("narrow", "offline"):
+    if model not in ("narrow", "offline", "second"):
         load_model(model, fallback=False)  # or an error that says how to get it
     folder = tmp_path_factory.mktemp("run")
     copy = shutil.copy(path, folder)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
-        "INTERP_MODEL": narrow if model == "narrow" else model,
+        "INTERP_MODEL": request.getfixturevalue(model) if model in ("narrow", "second") else model,
         "INTERP_PROGRESS": str(folder / "progress.json"),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     }
