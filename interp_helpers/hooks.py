@@ -208,11 +208,9 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
         stack.enter_context(lm.model.register_forward_hook(after_the_run, always_call=True))
         for i, (edit, place) in enumerate(zip(edits, places, strict=True)):
             stack.enter_context(hooked_at(place, change(i, edit, place)))
-        lm.running.interventions += 1
-        try:
-            yield
-        finally:
-            lm.running.interventions -= 1
+        lm.running.interventions.append(stack.close)
+        stack.callback(lm.running.interventions.remove, stack.close)
+        yield
     idle = [i for i in range(len(edits)) if i not in fired]
     if idle:
         if not has_run:

@@ -108,7 +108,7 @@ def _state(lm) -> dict:
         "config's own": dict(vars(lm.model.config)),
         "attention": lm.model.config._attn_implementation,
         "output_attentions": lm.model.config.output_attentions,
-        "running": dataclasses.replace(lm.running),
+        "running": dataclasses.replace(lm.running, interventions=list(lm.running.interventions)),
         "grad_enabled": torch.is_grad_enabled(),
     }
 

@@ -220,17 +220,25 @@ def _judge(id: str, answer, given: dict) -> tuple[Exercise, str, str]:
     """(exercise, status, message) of an answer: where it is blank, why it isn't right yet, or the explanation."""
     ex: Exercise = registry.find("exercise", id)
     context = ex.context(given)
+    with registry.guard(given) as left:
+        status, message = _verdict(ex, answer, context)
+    if left and status != "not attempted":
+        status, message = "not yet", ". ".join([*([message] if status == "not yet" else []), *left])
+    return ex, status, message
+
+
+def _verdict(ex: Exercise, answer, context: dict) -> tuple[str, str]:
     try:
         if found := blank_in(answer):
-            return ex, "not attempted", found
+            return "not attempted", found
         praise = ex.function(answer, **context)
-        return ex, "correct", praise if isinstance(praise, str) else ""
+        return "correct", praise if isinstance(praise, str) else ""
     except (NotAttempted, NotImplementedError) as error:
-        return ex, "not attempted", str(error) or "your code raises NotImplementedError"
+        return "not attempted", str(error) or "your code raises NotImplementedError"
     except NotYet as error:
-        return ex, "not yet", str(error)
+        return "not yet", str(error)
     except Exception as error:
-        return ex, "not yet", _crash(error, answer, ex.function.__code__)
+        return "not yet", _crash(error, answer, ex.function.__code__)
 
 
 def _crash(error: Exception, answer, check_code) -> str:

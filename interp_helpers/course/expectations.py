@@ -6,6 +6,7 @@ apart. On any other model it is a finding: the reader is told, and the notebook 
 
 from __future__ import annotations
 
+from . import registry
 from .exercises import NotYet
 
 MEASURED = ("SmolLM2-135M-Instruct",)  # the offline model; a name that contains one of these counts
@@ -21,6 +22,8 @@ def written_for(lm) -> None:
     >>> written_for(lm)
     The numbers in the text are from SmolLM2-135M-Instruct, the model that is running.
     """
+    with registry.guard({"lm": lm}):
+        pass  # from here on the lessons' guard knows how the model was
     if _measured(lm):
         print(f"The numbers in the text are from {MEASURED[0]}, the model that is running.")
     else:

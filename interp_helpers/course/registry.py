@@ -50,6 +50,11 @@ def everything(kind: str) -> dict:
     return {id: ITEMS[kind][id] for id in sorted(of, key=lambda id: [*order, of[id]].index(of[id]))}
 
 
+def guard(given: dict):
+    """The lessons' guard around a check: a context manager whose list says what an answer has left changed."""
+    return importlib.import_module(f"{LESSONS}.guard").untouched(given)
+
+
 def titles() -> dict[str, str]:
     """The notebooks' titles, by the prefix of their ids."""
     return {lesson.prefix: lesson.title for lesson in _lessons()}

@@ -7,8 +7,8 @@ token ids and places, refusing where that is ambiguous.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from unicodedata import normalize
 
 import numpy as np
@@ -27,7 +27,7 @@ Prompts = str | Sequence[str] | Tensor | Mapping
 class RunningCall:
     """What a running call's tokens don't tell about it: the only state that a `LanguageModel` has, empty between calls."""
 
-    interventions: int = 0  # how many `intervene` blocks are open
+    interventions: list[Callable[[], None]] = field(default_factory=list)  # of each open `intervene`, what ends it
     prompt_width: int | None = None  # under `lm.generate`: how many columns the prompts fill, before the new tokens
     prompt_rows: int | None = (
         None  # under `lm.generate`: how many prompts there are, each of one row or of a row a beam

@@ -504,7 +504,7 @@ def test_a_mask_that_does_not_say_which_tokens_are_real_is_refused(lm):
     with pytest.raises(ValueError, match=r"attention mask \(batch, column\)"):
         with intervene(lm, zero(Site("mlp_output", 0))):
             lm.model(tokens, attention_mask=torch.zeros(1, 1, tokens.shape[1], tokens.shape[1]))
-    assert lm.running.interventions == 0
+    assert lm.running.interventions == []
 
 
 def test_a_prompt_that_is_read_in_pieces_is_refused(lm):
