@@ -2,16 +2,20 @@
 
 A notebook is run once, untouched, to its end; then each wrong answer is tried in a copy of the names that its exercise cell had:
 
-    untouched cell -> 'not attempted'    solution -> passes    wrong answers -> 'not yet', each for its own reason
+    untouched cell -> 'not attempted'    solution -> passes    right answers in another style -> 'correct'
+    wrong answers -> 'not yet', each for its own reason       the solution, and something left on the model -> 'not yet', and it is taken off
 
 The wrong answers stand in `interp_helpers/lessons/<notebook>/wrong_answers.py`, where `WRONG` maps an exercise's id to pairs of code
 (it replaces everything before the `check(` call) and a piece of the message that it must get:
 
     WRONG = {"patching.last-layer": [("answer = 24", "one too far"), ...]}
 
-Two that rightly get the same message say so in a third item: ("answer = 25", "one too far", "the same slip").
+Two that rightly get the same message say so in a third item: ("answer = 25", "one too far", "the same slip"). `RIGHT` maps an exercise's
+id to right answers in another style than the solution's, at least two:
 
->>> report = examine(Path("notebooks/01_activation_patching.ipynb"), WRONG)
+    RIGHT = {"patching.last-layer": ["answer = lm.n_layers - 1", "answer = torch.tensor(29)"]}
+
+>>> report = examine(Path("notebooks/01_activation_patching.ipynb"), WRONG, right=RIGHT)
 >>> report.general, report.of("patching.last-layer")        # lists of problems, empty when all is well
 ([], [])
 """
@@ -32,6 +36,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = 3  # wrong answers an exercise
+STYLES = 2  # right answers an exercise, besides the solution
 PROBE = "glassbox_probe"
 DUMP = """
 import json as _json
@@ -56,6 +61,7 @@ class Task:
     call_source: str
     markdown: str
     solution: int | None = None
+    solved_at: int = 0  # the line of the solution's cell where `solution(` is called
 
 
 @dataclass
@@ -82,6 +88,12 @@ def wrong_answers(notebook: Path, folder: Path = ROOT / "interp_helpers" / "less
     """The `WRONG` of the notebook's lesson; {} if there is no such file."""
     path = folder / notebook.stem.lstrip("0123456789_") / "wrong_answers.py"
     return runpy.run_path(str(path))["WRONG"] if path.exists() else {}
+
+
+def right_answers(notebook: Path, folder: Path = ROOT / "interp_helpers" / "lessons") -> dict[str, list[str]]:
+    """The `RIGHT` of the notebook's lesson, which stands beside `WRONG`."""
+    path = folder / notebook.stem.lstrip("0123456789_") / "wrong_answers.py"
+    return runpy.run_path(str(path)).get("RIGHT", {}) if path.exists() else {}
 
 
 def survey(nb) -> Report:
@@ -120,7 +132,7 @@ def _pair(report: Report, task: Task | None, i: int, cell, call: ast.Call) -> No
     if task is None or task.id != id_of(call):
         report.say(id_of(call), f"has its solution in cell {i}, which doesn't follow the exercise")
         return
-    task.solution = i
+    task.solution, task.solved_at = i, call.lineno
     if not cell.metadata.get("jupyter", {}).get("source_hidden"):
         report.say(task.id, "has a solution that isn't folded (metadata jupyter.source_hidden)")
     given, handed = ([ast.unparse(a) for a in c.args[1:] + c.keywords] for c in (call, task.call))
@@ -146,9 +158,9 @@ def id_of(call: ast.Call) -> str | None:
     return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
 
 
-def derive(nb, tasks: list[Task], wrong: dict[str, list[tuple]]):
-    """The notebook with a cell after each exercise that keeps its names; at the end a probe cell for every wrong answer, one for each
-    exercise that compares the models, and one that lists the registry (`exercise_probe` is what they call)."""
+def derive(nb, tasks: list[Task], wrong: dict[str, list[tuple]], right: dict[str, list[str]]):
+    """The notebook with a cell after each exercise that keeps its names; at the end a probe cell for every wrong and right answer, one for
+    each exercise that attacks the model, one that compares the models, and one that lists the registry (`exercise_probe` is what they call)."""
     derived = copy.deepcopy(nb)
     for index, cell in enumerate(derived.cells):
         cell.metadata["glassbox_cell"] = index
@@ -162,16 +174,28 @@ def derive(nb, tasks: list[Task], wrong: dict[str, list[tuple]]):
         for n, (code, *_) in enumerate(wrong.get(task.id, [])):
             whole = f"{code}\n\n{task.call_source}"
             derived.cells.append(probe(f"{task.id}#{n}", f"attempt({task.id!r}, {whole!r})"))
+        for n, code in enumerate(right.get(task.id, [])):
+            whole = f"{code}\n\n{task.call_source}"
+            derived.cells.append(probe(f"{task.id}#right{n}", f"attempt({task.id!r}, {whole!r})"))
+        if task.solution is not None:
+            body = "\n".join(nb.cells[task.solution].source.splitlines()[: task.solved_at - 1])
+            derived.cells.append(probe(f"{task.id}#attack", f"attack({task.id!r}, {body!r}, {task.call_source!r})"))
         derived.cells.append(probe(f"{task.id}#models", "untouched()"))
     derived.cells.append(nbformat.v4.new_code_cell(DUMP, metadata={PROBE: "registry"}))
     return derived
 
 
-def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, str] | None = None) -> Report:
+def examine(
+    path: Path,
+    wrong: dict[str, list[tuple]],
+    environment: dict[str, str] | None = None,
+    right: dict[str, list[str]] | None = None,
+) -> Report:
     """Run the derived notebook once, in its own folder, and report everything that is wrong with its exercises."""
     nb = nbformat.read(path, as_version=4)
     report = survey(nb)
-    derived = derive(nb, report.tasks, wrong)
+    right = right or {}
+    derived = derive(nb, report.tasks, wrong, right)
     python_path = os.pathsep.join(p for p in (str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")) if p)
     client = NotebookClient(
         derived,
@@ -197,14 +221,18 @@ def examine(path: Path, wrong: dict[str, list[tuple]], environment: dict[str, st
             report.say(task.id, f"has names that can't be copied: {error}")
         else:
             _judge_wrong(report, task, wrong.get(task.id, []), probes)
+            if right:
+                _judge_right(report, task, right.get(task.id, []), probes)
+            if (attack := probes.get(f"{task.id}#attack")) and (error := error_in(attack)):
+                report.say(task.id, f"is passed by an answer that leaves something on the model: {error}")
         if error := error_in(probes[f"{task.id}#models"]):
             report.say(task.id, f"has a wrong answer that leaves a model changed: {error}")
         if task.solution is not None:
             error, said = error_in(cells[task.solution]), verdict_in(cells[task.solution])
             if error or said.get("solution") != task.id:
                 report.say(task.id, f"has a solution that doesn't pass: {error or 'its cell shows no result'}")
-    for id in wrong.keys() - {t.id for t in report.tasks}:
-        report.say(id, "has wrong answers and isn't in the notebook")
+    for id in (wrong.keys() | right.keys()) - {t.id for t in report.tasks}:
+        report.say(id, "has answers and isn't in the notebook")
     return report
 
 
@@ -266,6 +294,16 @@ def _judge_wrong(report: Report, task: Task, wrong: list[tuple], probes: dict) -
         elif fragment in seen and not same_because:
             report.say(task.id, f"tells {code!r} the same as {seen[fragment]!r}: {fragment!r}")
         seen.setdefault(fragment, code)
+
+
+def _judge_right(report: Report, task: Task, right: list[str], probes: dict) -> None:
+    if len(right) < STYLES:
+        report.say(task.id, f"has {len(right)} right answers in another style, and needs {STYLES}")
+    for n, code in enumerate(right):
+        cell = probes[f"{task.id}#right{n}"]
+        error, said = error_in(cell), verdict_in(cell)
+        if error or said.get("status") != "correct":
+            report.say(task.id, f"refuses the right answer {code!r}: {error or said.get('message')}")
 
 
 def verdict_in(cell) -> dict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import gc
+from functools import wraps
 from types import FunctionType, ModuleType
 
 import plain
@@ -76,6 +77,47 @@ def attempt(id: str, code: str):
     file = get_ipython().compile.cache(code)  # so that a check can show the line that failed
     exec(compile(ast.Module(body, []), file, "exec"), names)
     return eval(compile(ast.Expression(call.value), file, "eval"), names)
+
+
+def attack(id: str, solved: str, call: str) -> None:
+    """The solution, with something left on each language model by its cell, and by its function while that is checked: that must be said,
+    and taken off. Raises AssertionError where it isn't."""
+    names = Copy(_kept[id])
+    exec(compile(solved, "<solution>", "exec"), names)
+    models = [lm for lm, _ in _before.values()]
+    judged = ast.parse(call).body[-1].value
+    name = judged.args[1].id if isinstance(judged.args[1], ast.Name) else None
+    answer = names.get(name)
+
+    def verdict():
+        return eval(call, names)
+
+    def leave() -> None:
+        for lm in models:
+            lm.model.register_forward_hook(lambda *_: None)
+            lm.model.train()
+        torch.set_grad_enabled(False)
+
+    def leaving(*args, **kwargs):
+        leave()
+        return answer(*args, **kwargs)
+
+    if not models or verdict().status != "correct":
+        return  # a solution that doesn't pass is told by its own cell
+    leave()
+    in_the_cell = verdict()
+    says(in_the_cell)
+    if isinstance(answer, FunctionType):
+        names[name] = wraps(answer)(leaving)
+        says(verdict())
+        names[name] = answer
+    assert verdict().status == "correct", f"afterwards the solution gets {verdict().message!r}"
+
+
+def says(verdict) -> None:
+    assert verdict.status == "not yet" and torch.is_grad_enabled(), f"{verdict.status}: {verdict.message}"
+    for left in ("hook", "training mode", "gradients off"):
+        assert left in verdict.message, f"{left!r} isn't told: {verdict.message!r}"
 
 
 def untouched() -> None:

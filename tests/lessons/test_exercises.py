@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from exercise_harness import ROOT, Report, examine, survey, wrong_answers
+from exercise_harness import ROOT, Report, examine, right_answers, survey, wrong_answers
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from interp_helpers.course import registry
@@ -40,7 +40,7 @@ def report_on(path: Path) -> Report:
     """The notebook's report; the run behind it happens once a session."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"INTERP_MODEL": "offline", "INTERP_PROGRESS": os.path.join(folder, "progress.json")}
-        return examine(path, wrong_answers(path), environment)
+        return examine(path, wrong_answers(path), environment, right_answers(path))
 
 
 @pytest.mark.parametrize("path", [on(path.stem, path) for path in NOTEBOOKS])
@@ -132,11 +132,14 @@ def cells(name: str, number: int, *, untouched="answer = ...", solved="answer = 
     return [new_markdown_cell(heading), exercise, solution]
 
 
-def run(folder: Path, parts: list, wrong: dict) -> Report:
+RIGHT = ["answer = 1 + 1", "answer = int(2.0)"]
+
+
+def run(folder: Path, parts: list, wrong: dict, right: dict) -> Report:
     (folder / "tiny_lesson.py").write_text(LESSON)
     start = new_code_cell("import tiny_lesson\nfrom interp_helpers.course import check, solution")
     nbformat.write(new_notebook(cells=[start, *parts]), folder / "tiny.ipynb")
-    return examine(folder / "tiny.ipynb", wrong, {"INTERP_PROGRESS": str(folder / "progress.json")})
+    return examine(folder / "tiny.ipynb", wrong, {"INTERP_PROGRESS": str(folder / "progress.json")}, right)
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +194,11 @@ def faulty(tmp_path_factory) -> Report:
         ("box[0] = 9\nanswer = first()", "far off"),
     ]
     wrong["tiny.uncopied"] = GOOD
-    wrong["tiny.hooked"] = [*GOOD[:2], ("lm.model.register_forward_hook(lambda *_: None)\nanswer = 9", "far off")]
-    return run(tmp_path_factory.mktemp("faulty"), parts, wrong)
+    wrong["tiny.hooked"] = [*GOOD[:2], ("lm.model.config.bos_token_id = 7\nanswer = 9", "far off")]
+    names = {task.id for task in survey(new_notebook(cells=parts)).tasks}
+    right = {id: RIGHT for id in names} | {"tiny.few": RIGHT[:1], "tiny.lenient": [*RIGHT, "answer = 1"]}
+    right["tiny.coded"] = ["answer = lambda x: x + 1", "answer = int.__add__.__get__(1)"]
+    return run(tmp_path_factory.mktemp("faulty"), parts, wrong, right)
 
 
 @pytest.mark.parametrize("name", ["good", "coded", "kept"])
@@ -204,9 +210,13 @@ def test_a_good_exercise_has_no_problems(faulty, name):
     "name, problems",
     {
         "bare": ["has no solution cell right after it"],
-        "lenient": [r"accepts the wrong answer 'answer = 3'", r"accepts the wrong answer 'x = 9\nanswer = x'"],
+        "lenient": [
+            r"accepts the wrong answer 'answer = 3'",
+            r"accepts the wrong answer 'x = 9\nanswer = x'",
+            "refuses the right answer 'answer = 1': 1 is one too few",
+        ],
         "vague": ["answers 'answer = 9' with '9 is far off', which doesn't contain 'warm'"],
-        "few": ["has 2 wrong answers, and needs 3"],
+        "few": ["has 2 wrong answers, and needs 3", "has 1 right answers in another style, and needs 2"],
         "alike": [
             "tells 'answer = 1.0' the same as 'answer = 1': 'one too few'",
             "says 'not attempted' to the wrong answer 'answer = ...', instead of 'not yet'",
@@ -221,9 +231,9 @@ def test_a_good_exercise_has_no_problems(faulty, name):
         "unfolded": ["has a solution that isn't folded (metadata jupyter.source_hidden)"],
         "other-context": ["hands over answer and its solution answer, lm=1"],
         "uncopied": ["has names that can't be copied: TypeError: cannot pickle '_thread.lock' object"],
-        "hooked": ["has a wrong answer that leaves a model changed: AssertionError: hooks"],
+        "hooked": ["has a wrong answer that leaves a model changed: AssertionError: config"],
         "nowhere": ["is registered and isn't in the notebook"],
-        "gone": ["has wrong answers and isn't in the notebook"],
+        "gone": ["has answers and isn't in the notebook"],
     }.items(),
     ids=lambda value: value if isinstance(value, str) else "",
 )
