@@ -247,8 +247,16 @@ def hooked_at(place: Place, look: Callable[[Tensor], Tensor | None]) -> Removabl
         new = look(output[0])
         return None if new is None else type(output)([new, *output[1:]])
 
+    def on_stream(module, args, kwargs):  # the same tensor is added to later, and has to be the one that is edited
+        stream = args[0] if args else kwargs["hidden_states"]
+        new = look(stream.clone() if stream.requires_grad or torch.is_grad_enabled() else stream)
+        if new is not None:
+            stream.copy_(new)
+
     if place.side == "pattern":
         return looking_at(place.module, look)
+    if place.side == "stream":
+        return place.module.register_forward_pre_hook(on_stream, with_kwargs=True)
     if place.side == "input":
         return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
     handle = place.module.register_forward_hook(on_output)

@@ -13,6 +13,7 @@ from torch import Tensor
 # GPT-2: the module, whether its input or its output is meant, and which features of it (of 32; the MLP has 128).
 GPT2_PLACES = {
     "block_input": ("", "input", slice(None)),
+    "block_middle": ("ln_2", "stream", slice(None)),
     "block_output": ("", "output", slice(None)),
     "attention_input": ("attn", "input", slice(None)),
     "attention_output": ("attn", "output", slice(None)),
@@ -39,14 +40,16 @@ def hooked(lm, component: str, layer: int, change: Callable[[Tensor], None]):
         return tensor
 
     def before(module, args, kwargs):
-        if args:
+        if side == "stream":  # the block adds to the same tensor
+            change(args[0][..., features])
+        elif args:
             return (changed(args[0]), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": changed(kwargs["hidden_states"])}
 
     def after(module, args, output):
         return (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
 
-    if side == "input":
+    if side != "output":
         handle = module.register_forward_pre_hook(before, with_kwargs=True)
     else:
         handle = module.register_forward_hook(after)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2TokenizerFast, PreTrainedModel
 
+from interp_helpers.models import COMPONENTS
 from interp_helpers.models.language_model import LanguageModel
 
 FAMILIES = (
@@ -31,7 +32,13 @@ FAMILIES = (
     "olmo2",
 )
 GROUPED = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2")
+PARALLEL = ("gpt_neox", "phi")  # attention and MLP side by side, so that there is nothing between them
 OWN_HEAD_SIZE = ("qwen3", "gemma", "gemma2", "gemma3_text")
+
+
+def components_of(model_type: str) -> tuple[str, ...]:
+    """What is offered of a family."""
+    return tuple(c for c in COMPONENTS if c != "block_middle" or model_type not in PARALLEL)
 
 
 @cache

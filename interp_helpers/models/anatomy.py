@@ -26,26 +26,26 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from .experiments import TOKENS, Heads, Part, Turning, Watch, close, hypotheses, parts_of, same
+from .experiments import TOKENS, Heads, Part, Turning, Watch, close, hypotheses, middles, parts_of, same
 from .pattern import looking_at, nobody_looking, shown_attention
 from .picture import picture
 
 PER_HEAD = ("attention_value_output", "query_output", "key_output", "value_output")
 COMPONENTS = (
     *("block_input", "block_output", "attention_input", "attention_output", *PER_HEAD, "attention_weight"),
-    *("mlp_input", "mlp_activation", "mlp_output"),
+    *("block_middle", "mlp_input", "mlp_activation", "mlp_output"),
 )
 TRIES = 8  # in how many places heads are looked for
-PROMPTS = torch.tensor(
-    [[0.11, 0.23, 0.37, 0.53, 0.61], [0.47, 0.29, 0.41, 0.17, 0.34]]
-)  # shares of the vocabulary: words, mostly
+# Shares of the vocabulary: words, mostly.
+PROMPTS = torch.tensor([[0.11, 0.23, 0.37, 0.53, 0.61], [0.47, 0.29, 0.41, 0.17, 0.34]])
 
 
 @dataclass(frozen=True)
 class Place:
     """One component of one block: the module to hook, which side of it, and the shape of an activation there.
 
-    `side` is "input", "output", or "pattern", of which `view` makes (batch, query, head, key).
+    `side` is "input", "output", "stream" (an input, edited in place since it is added to later), or "pattern", of which `view` makes
+    (batch, query, head, key).
     `shape` is (d,), (heads, d_head) for a per-head component, or (heads,) for the pattern; `view` turns what passes through the module,
     (batch, position, features), into (batch, position, *shape) without copying, so that writing to the view writes
     to the original.
@@ -79,9 +79,7 @@ class Anatomy:
         self.n_heads = next((n for name in names if isinstance(n := getattr(self._config, name, None), int)), 0)
         self.n_key_value_heads = getattr(self._config, "num_key_value_heads", None) or self.n_heads
         widths = (getattr(self._config, name, None) for name in ("intermediate_size", "n_inner", "ffn_dim"))
-        self.d_mlp = max(
-            (d for d in widths if isinstance(d, int)), default=4 * self.d_model
-        )  # about, for the memory it takes
+        self.d_mlp = max((d for d in widths if isinstance(d, int)), default=4 * self.d_model)  # about, for its memory
         widths = map(self._config.to_dict().get, ("v_head_dim", "head_dim"))
         self.d_head = next(filter(None, widths), None) or self.d_model // max(self.n_heads, 1)
 
@@ -138,9 +136,8 @@ class Anatomy:
         """
         part = self._part(component, layer)
         if isinstance(part, str):
-            raise ValueError(
-                f"{component!r} isn't offered in block {layer} of this {type(self.model).__name__}: {part}."
-            )
+            kind = type(self.model).__name__
+            raise ValueError(f"{component!r} isn't offered in block {layer} of this {kind}: {part}.")
         return Place(self.model.get_submodule(part.name), part.side, part.shape, part.view)
 
     def offers(self, component: str, layer: int) -> bool:
@@ -161,7 +158,8 @@ class Anatomy:
         if not self._is_known(layer):
             self._examine()
         if component not in self._known[layer][1]:
-            self._examine_patterns() if component == "attention_weight" else self._examine_heads()
+            examine = {"attention_weight": self._examine_patterns, "block_middle": self._examine_middles}
+            examine.get(component, self._examine_heads)()
         return self._known[layer][1][component]
 
     def _is_known(self, layer: int) -> bool:
@@ -250,9 +248,7 @@ class Anatomy:
             if logits.is_meta:
                 found |= dict.fromkeys(COMPONENTS, "its weights are on the meta device, where nothing can be proved")
             elif not close(logits[0], logits[1]):
-                found |= dict.fromkeys(
-                    COMPONENTS, "two runs given the same stream after the last block gave different logits"
-                )
+                found |= dict.fromkeys(COMPONENTS, "one stream after the last block gave different logits in two runs")
             else:
                 found |= parts_of(run, name)
             self._known[layer] = [weakref.ref(module) for module in block.modules()], found
@@ -280,6 +276,14 @@ class Anatomy:
                 out, width, _ = parts["heads"]
                 heads = Heads.of(width, query.shape[0])
                 parts["attention_value_output"] = Part(out, "input", (heads.n, heads.d), heads)
+
+    @nobody_looking()
+    def _examine_middles(self) -> None:
+        """Prove the stream between attention and MLP."""
+        blocks = {f"{self.names['blocks']}.{layer}": parts for layer, (_, parts) in self._known.items()}
+        twice, streams = PROMPTS[:1].repeat(2, 1), self._streams(PROMPTS.numel()).view(*PROMPTS.shape, -1)
+        for name, found in middles(lambda *how: self._run(twice, *how), blocks, streams).items():
+            blocks[name]["block_middle"] = found
 
     def _examine_patterns(self) -> None:
         """Prove that attention is the function of `pattern`: that each block returns with it what it returns with its own."""
@@ -313,10 +317,8 @@ class Anatomy:
         numbers = [] if isinstance(query, str) else query.shape[:1]
         if not numbers:  # something in the attention knows it, and wrong numbers don't pass
             told = [vars(module).items() for module in self.model.get_submodule(parts["attention"]).modules()]
-            numbers = [
-                self.n_heads,
-                *(n for each in told for key, n in each if re.search("heads|n_head$", key) and type(n) is int),
-            ]
+            told = (n for each in told for key, n in each if re.search("heads|n_head$", key) and type(n) is int)
+            numbers = [self.n_heads, *told]
         for n in dict.fromkeys(n for n in numbers if n > 0 and width % n == 0):
             for name, heads in hypotheses(component, n, width // n, projections):
                 yield name, heads, n

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def picture(anatomy) -> str:
     """
@@ -16,6 +18,7 @@ def picture(anatomy) -> str:
     ├ self_attn.q_proj          → query_output (9 heads of 64)
     ├ self_attn.k_proj          → key_output (3 heads of 64)
     ├ self_attn.v_proj          → value_output (3 heads of 64)
+    │ block_middle
     ├ mlp                       mlp_input →
     ├ mlp.down_proj             mlp_activation → mlp_output
     │ block_output
@@ -28,10 +31,14 @@ def picture(anatomy) -> str:
         rows: dict[str, tuple[list[str], list[str]]] = {}
         for component, part in anatomy.parts(layer).items():
             shape = f" ({part.shape[0]} heads of {part.shape[1]})" if len(part.shape) > 1 else ""
+            if part.side == "stream":
+                rows["│"] = [], [component]
+                continue
             name = part.name.removeprefix(f"{anatomy.names['blocks']}.{layer}").lstrip(".")
             rows.setdefault(name, ([], []))[part.side != "input"].append(component + shape)
         rows.pop("", None)  # the block itself
         lines = [f"├ {name:<25} {' → '.join(map(', '.join, sides)).strip()}" for name, sides in rows.items()]
+        lines = [re.sub("├ │ +→", "│", line) for line in lines]
         drawn.setdefault("\n".join(["│ block_input", *lines, "│ block_output"]), []).append(layer)
     blocks = [f"│ {anatomy.names['blocks']}.{ranges(layers)}\n{block}" for block, layers in drawn.items()]
     names = {module: name for name, module in anatomy.model.named_modules()}

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain import act_at_column, assert_untouched, close, snapshot
-from tiny import FAMILIES, tiny
+from tiny import FAMILIES, components_of, tiny
 from torch import nn
 
 from interp_helpers import Counterfactual, Site, add, interchange_logits, intervene, record, replace
@@ -98,8 +98,9 @@ def test_every_family_and_component_in_a_padded_batch(name):
     lm, rows, everyone = family(name), torch.tensor([2, 0, 0, 1]), torch.arange(3)
     positions = [1, -1]
     clean = lm.next_token_logits([BASES[row] for row in rows])
-    acts = record(lm, BASES, *EDITABLE), record(lm, SOURCES, *EDITABLE)
-    for i, component in enumerate(EDITABLE):
+    components = [c for c in EDITABLE if c in components_of(name)]
+    acts = record(lm, BASES, *components), record(lm, SOURCES, *components)
+    for i, component in enumerate(components):
         site = Site(component, i % 2, positions, heads=[1, 0] if component in PER_HEAD else None)
         logits, slopes = [], []
         for can_resume in (True, False):
@@ -134,8 +135,7 @@ HEADS = st.none() | st.integers(0, 1) | st.lists(st.integers(0, 1), min_size=1, 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.sampled_from(["gpt2", "llama", "gpt_neox"]),
-    st.sampled_from(EDITABLE),
+    st.sampled_from([(f, c) for f in ("gpt2", "llama", "gpt_neox") for c in EDITABLE if c in components_of(f)]),
     st.integers(0, 2),
     PLACES,
     HEADS,
@@ -143,7 +143,8 @@ HEADS = st.none() | st.integers(0, 1) | st.lists(st.integers(0, 1), min_size=1, 
     st.lists(st.sampled_from(["words", "ids"]), min_size=3, max_size=3),
     st.booleans(),
 )
-def test_any_rows_places_heads_and_kinds_of_prompt(name, component, layer, positions, heads, rows, kinds, fast):
+def test_any_rows_places_heads_and_kinds_of_prompt(where, layer, positions, heads, rows, kinds, fast):
+    name, component = where
     lm = family(name)
     site = Site(component, layer, positions, heads=heads if component in PER_HEAD else None)
     bases = [b if kind == "words" else lm.tokens(b)[0] for b, kind in zip(BASES, kinds, strict=True)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import blocks
@@ -15,8 +18,9 @@ from transformers import AutoTokenizer
 import interp_helpers
 from interp_helpers import LanguageModel, Site, embedding_std, intervene, logit_diff, patch_sweep, record, replace
 
-PAGE = (Path(__file__).parents[2] / "handouts" / "larger-models.md").read_text(encoding="utf-8")
-EXPERIMENT, SPREAD, FOUR_BITS, REMOTE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "handouts" / "larger-models.md").read_text(encoding="utf-8")
+EXPERIMENT, SPREAD, FOUR_BITS, MANY, REMOTE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def run(code: str, names: dict) -> dict:
@@ -46,6 +50,19 @@ def test_in_sixteen_bits_on_a_device_map_the_map_is_the_same_but_for_rounding(na
     assert names["lm"].model.dtype is torch.bfloat16
     assert whole.values.shape == (30, 1) and (sweep.values - whole.values).abs().max() < 0.05
     assert sweep.values[-1] > 0.9 and sweep.values[10].abs() < 0.1
+
+
+def test_two_processes_get_the_numbers_of_one(saved, tmp_path):
+    """Each has half of the pairs; on one process it is an ordinary sweep."""
+    kept = '    torch.save(whole.values, f"{processes}.pt")\n'
+    (tmp_path / "many.py").write_text(MANY.replace("    print(whole.normalized.mean)\n", kept), encoding="utf-8")
+    environment = os.environ | {"INTERP_MODEL": str(saved), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for processes in ("1", "2"):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "many.py"]
+        done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    assert one.shape == (len(interp_helpers.pairs("capital")), 3, 1) and torch.allclose(one, two, atol=1e-4)
 
 
 def test_nnsights_code_gives_the_same_answers(names, offline):

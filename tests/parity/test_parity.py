@@ -11,9 +11,9 @@ from functools import cache
 
 import pytest
 import torch
-from tiny import gpt2_tokenizer, tiny, tiny_model
+from tiny import components_of, gpt2_tokenizer, tiny, tiny_model
 
-from interp_helpers import Site, add, intervene, record, replace, zero
+from interp_helpers import Site, add, intervene, knock_out, record, replace, zero
 
 pytestmark = pytest.mark.slow
 
@@ -233,6 +233,7 @@ def test_nnsight_addition_and_ablation(family, component):
 
 LENS_NAMES = {
     "block_input": "hook_resid_pre",
+    "block_middle": "hook_resid_mid",
     "block_output": "hook_resid_post",
     "attention_input": "attn.hook_in",
     "attention_output": "attn.hook_out",
@@ -277,16 +278,17 @@ def test_transformer_lens_logits(bridge, family):
     agree("TransformerLens", f"logits of {family}", ours(family)(BASE), bridge(family)(ids_of(BASE)))
 
 
-@pytest.mark.parametrize("family", LENS_FAMILIES)
-@pytest.mark.parametrize("component", LENS_NAMES)
+LENS = [(f, c) for c in LENS_NAMES for f in LENS_FAMILIES if c in components_of(f)]
+
+
+@pytest.mark.parametrize("family, component", LENS)
 def test_transformer_lens_collection(bridge, family, component):
     _, cache_ = bridge(family).run_with_cache(ids_of(BASE))
     mine = record(ours(family), BASE, component)[component, LAYER]
     agree("TransformerLens", f"collection of {component} in {family}", mine, cache_[lens_name(component)])
 
 
-@pytest.mark.parametrize("family", LENS_FAMILIES)
-@pytest.mark.parametrize("component", [c for c in LENS_NAMES if c != "attention_weight"])
+@pytest.mark.parametrize("family, component", [(f, c) for f, c in LENS if c != "attention_weight"])
 def test_transformer_lens_interchange(bridge, family, component):
     model, name = bridge(family), lens_name(component)
     _, cache_ = model.run_with_cache(ids_of(SOURCE))
@@ -313,6 +315,38 @@ def test_transformer_lens_interchange_of_one_head(bridge, family):
     logits = model.run_with_hooks(ids_of(BASE), fwd_hooks=[(name, patch)])
     mine = interchange(family, "attention_value_output", heads=HEAD)
     agree("TransformerLens", f"interchange of one head's output in {family}", mine, logits)
+
+
+@pytest.mark.parametrize("family", LENS_FAMILIES)
+def test_transformer_lens_interchange_of_one_head_s_pattern(bridge, family):
+    model, name = bridge(family), lens_name("attention_weight")
+    _, cache_ = model.run_with_cache(ids_of(SOURCE))
+
+    def patch(pattern, hook):
+        pattern = pattern.clone()
+        pattern[:, HEAD, PLACE] = cache_[name][:, HEAD, PLACE]
+        return pattern
+
+    logits = model.run_with_hooks(ids_of(BASE), fwd_hooks=[(name, patch)])
+    site = Site("attention_weight", LAYER, positions=PLACE, heads=HEAD)
+    mine = changed(family, replace(site, record(ours(family), SOURCE, site)))
+    agree("TransformerLens", f"interchange of one head's pattern in {family}", mine, logits)
+
+
+@pytest.mark.parametrize("family", LENS_FAMILIES)
+def test_transformer_lens_attention_knock_out(bridge, family):
+    """Written out as the pattern that a softmax without some scores gives."""
+    model, name, keys = bridge(family), lens_name("attention_weight"), [1, 2]
+
+    def cut(pattern, hook):
+        pattern = pattern.clone()
+        pattern[:, :, PLACE, keys] = 0
+        pattern[:, :, PLACE] /= pattern[:, :, PLACE].sum(-1, keepdim=True)
+        return pattern
+
+    logits = model.run_with_hooks(ids_of(BASE), fwd_hooks=[(name, cut)])
+    mine = changed(family, knock_out(Site("attention_weight", LAYER, positions=PLACE), keys))
+    agree("TransformerLens", f"knock-out in {family}", mine, logits)
 
 
 @pytest.mark.parametrize("family", LENS_FAMILIES)

@@ -27,7 +27,8 @@ class Part(NamedTuple):
 
 def parts_of(run: Watch, block: str) -> dict:
     """A block's components, each a `Part` or why it isn't offered; under "attention" the module that mixes tokens; and under "heads"
-    what its heads may be found in: the projection that it ends in, that one's width, and the (name, width) of those that it begins with.
+    what its heads may be found in: the projection that it ends in, that one's width, and the (name, width) of those that it begins with;
+    and under "middle" the module that is given the sum of the block's input and what attention writes, before the MLP.
 
     Args:
         run: of two rows in which the block was given streams that differ in the first token.
@@ -108,7 +109,12 @@ def _parts_of(run: Watch, block: str, body: str) -> dict:
         parts["mlp_activation"] = "its MLP doesn't end in one projection"
         if found[-1] and run.linear(found[-1]):
             parts["mlp_activation"] = Part(found[-1], "input", (run.into(found[-1]).shape[-1],))
-    parts["attention"], parts["heads"] = attention, None
+    parts["attention"], parts["heads"], parts["middle"] = attention, None, None
+    if attention and mlp and found[0]:
+        begin, end = run.order.index((found[0], "output")), run.order.index((mlp, "output"))
+        given = [n for n, side in run.order[begin:end] if side == "input" and n.startswith(block)]
+        streams = ((n, run.into(n)) for n in given if run.into(n) is not None and run.into(n).shape == x.shape)
+        parts["middle"] = next((n for n, u in streams if any(adds(u, x, w) for w in stages(found[0]))), None)
     out = parts["attention_output"]
     if isinstance(out, Part) and run.linear(out.name):
         begin = [(n, run.width(n)) for n in linear(attention) if run.width(n) and not run.mixed(run.into(n))]
