@@ -142,14 +142,22 @@ def wrong(lm: LanguageModel, there: dict[str, list[int]]) -> dict[str, str]:
     for layer, written in writers.items():
         others = {"attention_output", "mlp_output"} - set(written)
         alone = all(re.search("has no MLP|no token's output", str(lm.anatomy._part(c, layer))) for c in others)
-        if (
-            written and alone and not lm.name.startswith("gemma4")
-        ):  # whose blocks also add something of each token's own
+        if written and alone and not takes_tokens(lm):
             with intervene(lm, *(zero(Site(c, layer)) for c in written)):
                 acts = record(lm, BASE, Site("block_input", layer), Site("block_output", layer))
             x, y = (acts[c, layer] for c in ("block_input", "block_output"))
             if not parallel(x, y) and not parallel(x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)):
                 found["mlp_output"] = "without it and attention's, the block still does something"
+    for layer in there["block_middle"]:
+        acts = record(lm, SOURCE, Site("block_middle", layer), Site("block_output", layer))
+        with intervene(lm, replace(Site("block_middle", layer), acts)):
+            out = record(lm, BASE, Site("block_output", layer))["block_output", layer]
+        if not near(out, acts["block_output", layer]) and not takes_tokens(lm):
+            found["block_middle"] = "with another run's, the block doesn't return what it did in that run"
+        with intervene(lm, zero(Site("attention_output", layer))):
+            acts = record(lm, BASE, Site("block_input", layer), Site("block_middle", layer))
+        if layer in there["attention_output"] and not parallel(acts["block_input", layer], acts["block_middle", layer]):
+            found["block_middle"] = "without attention's output, it isn't the block's input"
     for layer in there["mlp_activation"]:
         outs = []
         site = Site("mlp_activation", layer)
@@ -160,6 +168,11 @@ def wrong(lm: LanguageModel, there: dict[str, list[int]]) -> dict[str, str]:
         if not near(outs[2] - outs[1], outs[1] - outs[0]) or near(outs[1], outs[0]):
             found["mlp_activation"] = "the MLP's output isn't linear in it"
     return found | wrong_heads(lm, there)
+
+
+def takes_tokens(lm: LanguageModel) -> bool:
+    """Are its blocks given something of each token's own besides the stream?"""
+    return lm.name.startswith(("gemma3n", "gemma4"))
 
 
 def acts_logits(lm):

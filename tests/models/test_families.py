@@ -18,21 +18,22 @@ ALL = set(COMPONENTS)
 HEADS = {*PER_HEAD, "attention_weight"}
 OWN_SOFTMAX = {"attention_weight"}  # not left to transformers' attention functions
 KEYS = {"key_output", "value_output"}
+MIDDLE = {"block_middle"}
 MLP = {"mlp_input", "mlp_activation", "mlp_output"}
 
 # What a type lacks in every block, and in what it differs from the rest.
 LACKS: dict[str, set] = {
     "gpt2": set(),  # one projection of queries, keys and values
     "openai-gpt": OWN_SOFTMAX,  # norms after the sums; blocks return lists
-    "gptj": OWN_SOFTMAX,  # attention and MLP side by side
-    "codegen": OWN_SOFTMAX,  # queries, values, keys, in this order
+    "gptj": OWN_SOFTMAX | MIDDLE,  # attention and MLP side by side
+    "codegen": OWN_SOFTMAX | MIDDLE,  # queries, values, keys, in this order
     "bloom": OWN_SOFTMAX,  # one projection, head by head; attention's module adds the stream itself
-    "falcon": OWN_SOFTMAX,  # one key for all queries; the MLP's output is added to in place
+    "falcon": OWN_SOFTMAX | MIDDLE,  # one key for all queries; the MLP's output is added to in place
     "mpt": OWN_SOFTMAX,
     "bart": set(),  # its encoder has another number of heads
     "opt": set(),  # the MLP is no module
     "phi3": set(),  # one projection for the MLP's gate, too
-    "cohere": set(),  # logits are scaled
+    "cohere": MIDDLE,  # logits are scaled
     "granite": set(),  # what is written is scaled
     "gemma2": set(),  # normed, too, and a softcap
     "gemma3": set(),
@@ -42,9 +43,9 @@ LACKS: dict[str, set] = {
     "gpt_oss": {"mlp_activation"},  # sinks
     "llama4": {"mlp_activation"},
     "qwen3_5": set(),  # a hybrid, its attention gated
-    "nemotron_h": set(),  # each block is one thing
+    "nemotron_h": MIDDLE,  # each block is one thing
     "deepseek_v3": KEYS,  # keys and values are made in two steps
-    "mamba": HEADS | MLP,
+    "mamba": HEADS | MLP | MIDDLE,
     "bert": set(PER_HEAD),  # built here, it looks ahead
 }
 
