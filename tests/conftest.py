@@ -79,6 +79,15 @@ def pytest_sessionfinish(session):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_terminal_summary(terminalreporter):
+    """How long the notebooks' core paths are (tests/lessons/test_length.py)."""
+    reports = terminalreporter.getreports("passed")
+    told = [value for report in reports for name, value in report.user_properties if name == "length"]
+    if told:
+        terminalreporter.write_sep("-", "the core paths")
+        terminalreporter.write_line("\n".join(sorted(told)))
+
+
 @pytest.fixture(scope="session")
 def _gpt2():
     lm = tiny("gpt2")
