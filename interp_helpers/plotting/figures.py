@@ -379,6 +379,35 @@ def intervals(values: Mapping[str, Mapping[str, tuple[float, float, float]]], *,
     return Picture(axes.figure, f"{title} {xlabel}. {told}.")
 
 
+def strips(values: Mapping[str, Sequence[float]], *, title: str, xlabel: str) -> Picture:
+    """What stands behind a mean: a row a name, in it a dot for each single value, and their mean as a bar.
+
+    >>> strips({"right source": [1.0, 0.9, 0.95], "wrong source": [0.1, 0.6, 0.8]}, title="Means hide", xlabel="share")
+    Means hide share. right source: 3 from 0.90 to 1.00, mean 0.95; wrong source: 3 from 0.10 to 0.80, mean 0.50.
+
+    Args:
+        values: {name: one value for each pair or prompt}.
+        title, xlabel: the finding, and what is measured.
+    """
+    rows = {name: np.asarray(row, dtype=float) for name, row in values.items()}
+    with _canvas(title, 1.5 + 0.6 * len(rows)) as axes:
+        for i, row in enumerate(rows.values()):
+            apart = (np.arange(len(row)) % 5 - 2) * 0.09  # dots of one value are seen
+            axes.scatter(row, i + apart, color=COLOURS[i % len(COLOURS)], s=38, alpha=0.7, linewidth=0)
+            axes.plot([row.mean()] * 2, [i - 0.36, i + 0.36], color="black", linewidth=2.5)
+        axes.plot([], [], color="black", linewidth=2.5, label="mean")
+        axes.axvline(0, color="0.8", linewidth=1, zorder=0)
+        axes.set_yticks(range(len(rows)), _lines(list(rows)))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(_fill(xlabel, 4.8))
+        axes.legend(**LEGEND)
+    told = "; ".join(
+        f"{name}: {len(row)} from {row.min():.2f} to {row.max():.2f}, mean {row.mean():.2f}"
+        for name, row in rows.items()
+    )
+    return Picture(axes.figure, f"{title} {xlabel}. {told}.")
+
+
 @contextmanager
 def _canvas(title: str, height: float):
     """One pair of axes under a title; what is drawn within comes out in the house style."""

@@ -24,6 +24,7 @@ from interp_helpers.plotting.figures import (
     heatmaps,
     intervals,
     scatter,
+    strips,
 )
 from interp_helpers.sweeps.sweep import Sweep
 
@@ -60,6 +61,7 @@ PICTURES = {
         {"a": {"with": (0.5, 0.4, 0.7), "without": (0.1, 0.0, 0.2)}, "b": {"with": (0.2, 0.1, 0.4)}},
         title="With is more", xlabel="share, with 95 % interval",
     ),
+    "strips": lambda: strips({"a": [0.1, 0.5, 0.9], "b": [0.2]}, title="Means hide", xlabel="share of the way"),
     "curves with a word at each point, on a logarithmic scale": lambda: curves(
         [0.1, 0.2], {"a": [1, 100], "b": [2, 3]}, title="a rises", xlabel="strength", ylabel="cost", log=True,
         limits={"allowed: .15": 0.15}, beside={"a": ["low", "high"]},
@@ -375,6 +377,13 @@ def test_intervals_are_drawn_where_they_are():
     assert np.allclose(ends, [[0.4, 0.7], [0.1, 0.4]])
     assert len(second.lines[0].get_xdata()) == 1, "a group may lack a condition"
     assert "a: with 0.50 [0.40, 0.70], without 0.10 [0.00, 0.20]; b: with 0.20" in picture.alt
+
+
+def test_strips_show_every_value_and_the_mean():
+    picture = PICTURES["strips"]()
+    dots = [points.get_offsets()[:, 0].tolist() for points in axes_of(picture).collections]
+    assert dots == [[0.1, 0.5, 0.9], [0.2]]
+    assert "a: 3 from 0.10 to 0.90, mean 0.50; b: 1 from 0.20 to 0.20, mean 0.20" in picture.alt
 
 
 def test_an_error_bar_may_reach_further_to_one_side():
