@@ -26,7 +26,7 @@ from .edits import add, apply, clamp, knock_out, mean_ablate, noise, project_out
 from .hooks import intervene, record
 from .metrics import kl_divergence, logit_diff, probability, rank
 from .models import LanguageModel, load_model
-from .prompts import facts, ioi, known, pairs, pronouns, truths
+from .prompts import facts, ioi, known, pairs, pronouns, truths, wrong_sources
 from .sites import Site
 from .steering import SAMPLING, SteeringVector, fair_test, layer_sweep, personas, steering_scores
 from .sweeps import (
@@ -37,6 +37,7 @@ from .sweeps import (
     direct_logit_attribution,
     embedding_std,
     patch_sweep,
+    wrong_source_control,
 )
 
 __all__ = [
@@ -89,5 +90,7 @@ __all__ = [
     "swap_subspace",
     "train_das",
     "truths",
+    "wrong_source_control",
+    "wrong_sources",
     "zero",
 ]

@@ -1,5 +1,17 @@
 """Banks of prompts, and which of them this model gets right."""
 
-from .banks import Fact, IOIPrompt, Pair, Statement, facts, ioi, known, pairs, pronouns, truths
+from .banks import Fact, IOIPrompt, Pair, Statement, facts, ioi, known, pairs, pronouns, truths, wrong_sources
 
-__all__ = ["Fact", "IOIPrompt", "Pair", "Statement", "facts", "ioi", "known", "pairs", "pronouns", "truths"]
+__all__ = [
+    "Fact",
+    "IOIPrompt",
+    "Pair",
+    "Statement",
+    "facts",
+    "ioi",
+    "known",
+    "pairs",
+    "pronouns",
+    "truths",
+    "wrong_sources",
+]

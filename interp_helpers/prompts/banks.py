@@ -261,3 +261,29 @@ def _of_family(items: list, family: str | None) -> list:
     if not chosen:
         raise ValueError(f"No family {family!r} in this bank: it has {', '.join(sorted({i.family for i in items}))}.")
     return chosen
+
+
+def wrong_sources(lm, pair: Pair, n: int = 3) -> list[str]:
+    """Up to n prompts to patch from as a control: of the pair's family, with as many tokens and the subject at the same places,
+    each with another answer, which is neither the base's nor the source's. Those that this model knows are taken first.
+
+    >>> pair = pairs("capital")[0]
+    >>> pair.base_answer, pair.source_answer, wrong_sources(lm, pair, 2)
+    (' Havana', ' Vienna', ['The capital of Syria is', 'The capital of Afghanistan is'])
+    """
+    bank = [Fact(fact.prompt, fact.subject, fact.answer, pair.family) for fact in facts() if fact.family == pair.family]
+    for other in pairs(pair.family):
+        bank.append(Fact(other.base, other.base_subject, other.base_answer, pair.family))
+        bank.append(Fact(other.source, other.source_subject, other.source_answer, pair.family))
+    length, span = len(lm.str_tokens(pair.base)), lm.find(pair.base, pair.base_subject)
+    fitting = [
+        fact
+        for fact in dict.fromkeys(bank)
+        if len(lm.str_tokens(fact.prompt)) == length and lm.find(fact.prompt, fact.subject) == span
+    ]
+    chosen = {pair.base_answer: "", pair.source_answer: ""}
+    for is_good in (lambda fact: known(lm, [fact]), lambda fact: True):
+        for fact in fitting:
+            if len(chosen) < n + 2 and fact.answer not in chosen and is_good(fact):
+                chosen[fact.answer] = fact.prompt
+    return [prompt for prompt in chosen.values() if prompt]

@@ -7,12 +7,14 @@ the clean prompt); with the roles exchanged, one asks what is *necessary* (noisi
 the only one: backups hide necessity, and the chosen pair defines what can be seen at all (Heimersheim & Nanda 2024,
 sections 2 and 3; Zhang & Nanda 2024).
 
-`patch_sweep` runs every patch. `attribution_sweep` estimates them all from one gradient.
+`patch_sweep` runs every patch. `attribution_sweep` estimates them all from one gradient. `wrong_source_control` says how much of
+a patch's effect any other source would have had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -97,6 +99,40 @@ def attribution_sweep(
     """
     require_gradients()
     return _sweep(_estimated, lm, base, source, metric, normalize, component=component, **where)
+
+
+def wrong_source_control(
+    lm, base, source, wrong: Sequence[str], metric: Callable[[Tensor], Tensor], component: str = "block_output", **where
+) -> Sweep:
+    """The control of a patch: sources whose answer is a third one, on the scale of the right source (0: the base run, 1: its own).
+
+    >>> wrong = ["The Parthenon is in the city of", "The Brandenburg Gate is in the city of"]
+    >>> metric = logit_diff(lm, " Paris", " Rome")
+    >>> control = wrong_source_control(lm, base, source, wrong, metric, layers=[10], positions=[2])
+    >>> right = patch_sweep(lm, base, source, metric, layers=[10], positions=[2], normalize=True)
+    >>> round(control.values.item(), 1), round(right.values.item(), 1)
+    (0.2, 0.9)
+
+    A patch takes something away and brings something in. A logit difference rises when the source's answer is gained, and
+    when the base's answer is lost, which any other source does, too. What lies above the control was brought in.
+
+    Args:
+        lm, metric, component: as for `patch_sweep`.
+        base, source: the pair, or two lists of prompts.
+        wrong: for one pair, several prompts whose answer is neither of the two; for lists, one such prompt a pair
+            (`prompts.wrong_sources` finds them).
+        **where: `layers`, `positions`, `heads` and `window`, as for `patch_sweep`.
+
+    Returns:
+        A `Sweep` of shares. For one pair it is the mean over the wrong sources, with its standard error; for lists it
+        has an axis "pair".
+    """
+    one = isinstance(base, str)
+    bases, sources = ([base] * len(wrong), [source] * len(wrong)) if one else (list(base), list(source))
+    swept = patch_sweep(lm, bases, list(wrong), metric, component, **where)
+    ends = _measured([metric], lm.next_token_logits(sources))[0]
+    shares = replace(swept, source=ends).normalized
+    return shares.mean() if one else shares
 
 
 # ---------------------------------------------------------------------------------------------------------------------

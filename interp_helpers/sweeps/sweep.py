@@ -95,6 +95,31 @@ class Sweep:
             for cell in cells
         ]
 
+    def first_flip(self, position: int | str = -1) -> int | None:
+        """The first layer where patching this position brings the metric to the source's side of zero; None if none does, or if the
+        base run is on that side already.
+
+        >>> leaning = logit_diff(lm, " Paris", " Rome")
+        >>> patch_sweep(lm, base, source, leaning, layers=[10, 25], positions=[-1]).first_flip()
+        25
+
+        Args:
+            position: along the second axis: its index, or its label.
+
+        Raises:
+            ValueError: a sweep of several pairs, or of shares of the way, whose zero is the base run.
+        """
+        if self.base.ndim or self.axes[0] != "layer":
+            raise ValueError(f"This sweep has the axes {self.axes}: a flip is looked for in one pair's layers.")
+        start, end = float(self.base), float(self.source)
+        if start == 0:
+            raise ValueError(
+                "The base run is at 0, as in every sweep of shares, so no sign can change: sweep with normalize=False."
+            )
+        at = list(self.labels[self.axes[1]]).index(position) if isinstance(position, str) else position
+        flipped = (self.values[:, at] * end > 0).nonzero() if start * end < 0 else []
+        return self.labels["layer"][int(flipped[0])] if len(flipped) else None
+
     def plot(self, **options):
         """The sweep as a heatmap; options as in `plotting.heatmap`."""
         from ..plotting import heatmap
@@ -108,6 +133,22 @@ class Sweep:
             f"{type(self).__name__} of {self.component}: {size}; {self.metric}; {self.ends[0]} {float(self.base.mean()):.2f}, "
             f"{self.ends[1]} {float(self.source.mean()):.2f}; furthest from {self.ends[0]} {best}"
         )
+
+
+def by_place(sweeps: Mapping[str, Sweep]) -> dict[str, dict]:
+    """Means over pairs as lines along the layers, one for each place of each sweep, with their standard errors: what `plotting.curves` takes.
+
+    >>> how = dict(layers=[10, 25], positions={"last token": -1}, normalize=True)
+    >>> mean = patch_sweep(lm, [base, base], [source, source], logit_diff(lm, " Paris", " Rome"), **how).mean()
+    >>> sorted(by_place({"right source": mean})["lines"])
+    ['last token, right source']
+    """
+    cells = [
+        (f"{place}, {name}", sweep.values[:, i], None if sweep.error is None else sweep.error[:, i])
+        for name, sweep in sweeps.items()
+        for i, place in enumerate(sweep.labels[sweep.axes[1]])
+    ]
+    return {"lines": {name: line for name, line, _ in cells}, "errors": {name: error for name, _, error in cells}}
 
 
 def _words(cell: dict) -> str:

@@ -11,7 +11,7 @@ import torch
 from tiny import gpt2_tokenizer, tiny
 from transformers import AutoTokenizer
 
-from interp_helpers import Site, apply, facts, intervene, ioi, known, pairs, truths
+from interp_helpers import Site, apply, facts, intervene, ioi, known, pairs, truths, wrong_sources
 from interp_helpers.models.language_model import LanguageModel
 from interp_helpers.prompts import banks as prompts_module
 from interp_helpers.prompts.banks import Fact, IOIPrompt, Pair
@@ -318,3 +318,25 @@ def test_what_is_known_under_an_intervention_is_the_edited_models():
         edited = known(lm, [replace(bank[0], answer=top)])
     assert len(edited) == 1
     assert known(lm, bank) == before
+
+
+# -- wrong sources ------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_sources_have_the_pairs_shape_and_third_answers(fresh):
+    pair = pairs("capital")[0]
+    answers = {fact.prompt: fact.answer for fact in facts("capital")}
+    for other in pairs("capital"):
+        answers |= {other.base: other.base_answer, other.source: other.source_answer}
+    chosen = wrong_sources(fresh, pair, 4)
+    assert len(chosen) == len({answers[prompt] for prompt in chosen}) == 4
+    for prompt in chosen:
+        assert answers[prompt] not in (pair.base_answer, pair.source_answer)
+        assert len(fresh.str_tokens(prompt)) == len(fresh.str_tokens(pair.base))
+
+
+def test_wrong_sources_that_the_model_knows_come_first(fresh, monkeypatch):
+    pair = pairs("capital")[0]
+    *_, late = wrong_sources(fresh, pair, 99)
+    monkeypatch.setattr(prompts_module, "known", lambda lm, bank: [fact for fact in bank if fact.prompt == late])
+    assert wrong_sources(fresh, pair, 2)[0] == late

@@ -21,12 +21,13 @@ from interp_helpers import (
     probability,
     rank,
     record,
+    wrong_source_control,
     zero,
 )
 from interp_helpers.engine import cells as engine_cells
 from interp_helpers.engine import grid
 from interp_helpers.sweeps import patching
-from interp_helpers.sweeps.sweep import Sweep
+from interp_helpers.sweeps.sweep import Sweep, by_place
 
 BASE = "The Colosseum stands in the town of"
 SOURCE = "The Eiffel Tower is in the city of"  # as long
@@ -606,3 +607,66 @@ def test_attribution_works_where_gradients_are_off(lm):
     expected = attribution_sweep(lm, BASE, SOURCE, metric_of(lm))
     with torch.no_grad():
         close(attribution_sweep(lm, BASE, SOURCE, metric_of(lm)).values, expected.values)
+
+
+# -- the control, and how a sweep is read -----------------------------------------------------------------------------
+
+
+def test_a_wrong_sources_patch_is_on_the_right_sources_scale():
+    lm = tiny("gpt2")
+    metric, wrong = metric_of(lm), ["The old lighthouse was in the bay of", "A red balloon is in the sky of"]
+    wrong = [prompt for prompt in wrong if len(lm.str_tokens(prompt)) == len(lm.str_tokens(BASE))] or [BASE]
+    how = dict(layers=[1], positions=[-1])
+    start, end = (metric(lm.next_token_logits(prompt)) for prompt in (BASE, SOURCE))
+    by_hand = [(patch_sweep(lm, BASE, prompt, metric, **how).values - start) / (end - start) for prompt in wrong]
+    control = wrong_source_control(lm, BASE, SOURCE, wrong, metric, **how)
+    close(control.values, torch.stack(by_hand).mean(0))
+    assert control.axes == ("layer", "position") and (float(control.base), float(control.source)) == (0, 1)
+    pairwise = wrong_source_control(lm, [BASE], [SOURCE], wrong[:1], metric, **how)
+    assert pairwise.axes[0] == "pair"
+    close(pairwise.values[0], by_hand[0])
+
+
+def test_from_the_right_source_the_control_is_the_patch_itself():
+    lm = tiny("llama")
+    right = patch_sweep(lm, BASE, SOURCE, metric_of(lm), normalize=True)
+    close(wrong_source_control(lm, BASE, SOURCE, [SOURCE], metric_of(lm)).values, right.values)
+
+
+def column(values, base, source) -> Sweep:
+    labels = {"layer": list(range(0, 2 * len(values), 2)), "position": ["0 a"]}
+    values = torch.tensor(values)[:, None]
+    return Sweep(
+        values, ("layer", "position"), labels, torch.tensor(base), torch.tensor(source), "metric", "block_output"
+    )
+
+
+@pytest.mark.parametrize(
+    "values, base, source, layer",
+    [
+        ([-2.0, 0.5, -0.1, 1.0], -3.0, 1.0, 2),
+        ([2.0, 1.0, -0.1], 3.0, -1.0, 4),
+        ([-2.0, -1.0], -3.0, 1.0, None),
+        ([2.0, 3.0], 1.0, 4.0, None),
+    ],
+)
+def test_the_first_flip_is_the_first_layer_on_the_sources_side(values, base, source, layer):
+    sweep = column(values, base, source)
+    assert sweep.first_flip() == sweep.first_flip("0 a") == sweep.first_flip(0) == layer
+
+
+def test_shares_and_several_pairs_have_no_flip():
+    sweep = column([-2.0, 0.5], -3.0, 1.0)
+    with pytest.raises(ValueError, match="normalize=False"):
+        sweep.normalized.first_flip()
+    with pytest.raises(ValueError, match="one pair's layers"):
+        replace(sweep, axes=("pair", "position")).first_flip()
+
+
+def test_means_become_lines_by_place():
+    one = column([0.1, 0.9], 0.0, 1.0)
+    given = by_place({"right": one, "wrong": replace(one, error=torch.tensor([[0.1], [0.2]]))})
+    assert list(given["lines"]) == list(given["errors"]) == ["0 a, right", "0 a, wrong"]
+    assert given["errors"]["0 a, right"] is None
+    close(given["lines"]["0 a, right"], torch.tensor([0.1, 0.9]))
+    close(given["errors"]["0 a, wrong"], torch.tensor([0.1, 0.2]))
