@@ -100,8 +100,8 @@ class Sweep:
         base run is on that side already.
 
         >>> leaning = logit_diff(lm, " Paris", " Rome")
-        >>> patch_sweep(lm, base, source, leaning, layers=[10, 25], positions=[-1]).first_flip()
-        25
+        >>> patch_sweep(lm, base, source, leaning, layers=[10, 23], positions=[-1]).first_flip()
+        23
 
         Args:
             position: along the second axis: its index, or its label.

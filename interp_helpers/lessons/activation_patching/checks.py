@@ -9,6 +9,7 @@ from ...activations import Activations
 from ...course import NotYet, exercise, require, require_attempted, require_number, short
 from ...edits import mean_ablate, replace, zero
 from ...hooks import intervene, record
+from ...metrics import probability
 from ...models import Layout
 from ...sites import Site
 
@@ -21,6 +22,10 @@ def _(answer, lm, base, subject):
     - `lm.find(base, subject)` is a range, and `[-1]` takes the last element of a range.
     """
     require(isinstance(answer, Site), f"the answer is a `Site(…)`, and you gave {short(answer)}")
+    require(isinstance(answer.layer, int), f"`layer` is one number, and you gave {short(answer.layer)}")
+    same = answer.component == "block_input" and answer.layer == 9  # what enters the tenth block has left the ninth
+    if same:
+        answer = Site("block_output", 8, answer.positions)
     require(answer.layer != 9, "layer 9 is the tenth block: blocks are counted from 0")
     require(answer.layer == 8, f"the ninth block was asked for, and layer {answer.layer} is number {answer.layer + 1}")
     require(
@@ -41,7 +46,8 @@ def _(answer, lm, base, subject):
     require(
         found == [span[-1]], f"position {found[0]} is {lm.str_tokens(base)[found[0]]!r}, not the end of {subject!r}"
     )
-    return "The ninth block, layer 8, at the last token of the subject."
+    told = "The ninth block, layer 8, at the last token of the subject."
+    return told + " What enters the tenth block is the same stream." * same
 
 
 def _handover(values: Tensor, subject: range) -> int | None:
@@ -60,13 +66,12 @@ def _(answer, sweep, subject):
 
     def ask(values: Tensor, span: range = range(1, 3)) -> int | None:
         found = require_attempted(answer(values, span))
+        require(not isinstance(found, list | tuple), "you returned a list of layers: return the first one, a number")
         return None if found is None else int(require_number(found))
 
     # columns: a token before the subject, its two tokens, a token after it, the last token
-    late = torch.tensor(
-        [[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.8, 0.05, 0.0, 0.1], [0.0, 0.1, 0.0, 0.0, 0.7], [0.0, 0.0, 0.0, 0.0, 1.0]]
-    )
-    got = ask(late)
+    late = [[0, 0.9, 0.2, 0, 0], [0, 0.8, 0.05, 0, 0.1], [0, 0.1, 0, 0, 0.7], [0, 0, 0, 0, 1]]
+    got = ask(torch.tensor(late))
     require(got is not None, "on a small test table your function returned None: is there a `return`?")
     require(
         0 <= got < len(late) or got != _handover(sweep.values, subject),
@@ -83,30 +88,37 @@ def _(answer, sweep, subject):
         "of the prompt 0.1: it has to be larger than every token of the subject, at the layer that you return",
     )
     require(got == 2, f"in a small test table the last token overtakes the subject at layer 2, and you found {got}")
-    got = ask(torch.tensor([[0.0, 0.1, 0.8, 0.0, 0.5], [0.0, 0.4, 0.4, 0.7, 0.6], [0.0, 0.0, 0.1, 0.0, 0.9]]))
+    got = ask(torch.tensor([[0, 0.1, 0.8, 0, 0.5], [0, 0.4, 0.4, 0.7, 0.6], [0, 0, 0.1, 0, 0.9]]))
     require(
         got != 0,
         "where the subject's *second* token carries the fact you found layer 0, not 1: take the best of all its tokens",
     )
-    require(
-        got == 1,
-        f"where the last token has 0.6, the subject's two tokens 0.4 each, and a token after it 0.7, you found {got}, not layer 1: "
-        "compare the last token, at the same layer, with each token of the subject by itself, and with nothing else",
+    cases = (  # in all of them it is layer 1
+        (
+            [[0, 0.1, 0.8, 0, 0.5], [0, 0.4, 0.4, 0.7, 0.6], [0, 0, 0.1, 0, 0.9]],
+            "where the last token has 0.6, the subject's two tokens 0.4 each, and a token after it 0.7",
+            "compare the last token, at the same layer, with each token of the subject by itself, and with nothing else",
+        ),
+        (
+            [[0, 0.8, 0.1, 0, 0.6], [0, 0.2, 0.1, 0, 0.3], [0, 0, 0, 0, 0.9]],
+            "where the last token has 0.6, 0.3 and 0.9 and the subject's best 0.8, 0.2 and 0",
+            "compare the two with each other, not with a fixed number",
+        ),
+        (
+            [[0, 0.3, 0.1, 0, -0.6], [0, 0.2, -0.9, 0, 0.4], [0, 0, 0, 0, 1]],
+            "where the last token has −0.6, then 0.4",
+            "a negative share is smaller than 0, so leave its sign",
+        ),
+        (
+            [[0, 0.9, 0.1, 0, 0.2], [0, 0.3, 0.1, 0, 0.4], [0, 0.5, 0.1, 0, 0.4], [0, 0.1, 0, 0, 0.9]],
+            "where the last token leads at layer 1, falls behind at layer 2 and leads again at layer 3",
+            "the *first* layer was asked for",
+        ),
     )
-    got = ask(torch.tensor([[0.0, 0.8, 0.1, 0.0, 0.6], [0.0, 0.2, 0.1, 0.0, 0.3], [0.0, 0.0, 0.0, 0.0, 0.9]]))
-    require(
-        got == 1,
-        f"where the last token has 0.6, 0.3 and 0.9 and the subject's best 0.8, 0.2 and 0, you found {got}, not layer 1: compare "
-        "the two with each other, not with a fixed number",
-    )
-    back_and_forth = torch.tensor([[0.0, 0.9, 0.1, 0.0, 0.2], [0.0, 0.3, 0.1, 0.0, 0.4], [0.0, 0.5, 0.1, 0.0, 0.4]])
-    got = ask(torch.cat([back_and_forth, torch.tensor([[0.0, 0.1, 0.0, 0.0, 0.9]])]))
-    require(
-        got == 1,
-        f"where the last token leads at layer 1, falls behind at layer 2 and leads again at layer 3, you found {got}: the *first* layer "
-        "was asked for",
-    )
-    never = torch.tensor([[0.0, 0.9, 0.2, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0, 0.5]])
+    for values, where, because in cases:
+        got = ask(torch.tensor(values))
+        require(got == 1, f"{where}, you found {got}, not layer 1: {because}")
+    never = torch.tensor([[0, 0.9, 0.2, 0, 0], [0, 0.5, 0.5, 0, 0.5]])
     try:
         got = ask(never)
     except (IndexError, StopIteration, ValueError) as error:
@@ -123,177 +135,205 @@ def _(answer, sweep, subject):
     return f"From layer {truth} on, the end of the prompt carries more of the answer than any token of the subject."
 
 
-@exercise("patching.everything", number=3, title="A finding that is none", difficulty=2, minutes=6)
-def _(answer, lm, base, source, metric, subject):
+@exercise("patching.everything", number=3, title="A finding that is none", difficulty=2, minutes=10)
+def _(answer, lm, base, source, metric, subject, sweep):
     """
     - Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.
-    - `paris_over_rome(lm.next_token_logits(base))` is the start of the scale (0), and the same for `source` is its end (1).
-    - With patched, start and end, the share is `(patched - start) / (end - start)`; use `Site('block_output', layer, positions)`.
+    - The scale begins at `metric(lm.next_token_logits(base))`, which is 0, and ends at the same number for `source`, which is 1.
+    - Measure start and end before the `with`. Section 2 works one share out by hand; use `Site('block_output', layer, positions)`.
     """
     require(callable(answer), f"the answer is your function `recovered`, and you gave {short(answer)}")
+    used = _names(getattr(answer, "__code__", None))
+    require(
+        "patch_sweep" not in used, "you called `patch_sweep`; write the patch with `record`, `intervene` and `replace`"
+    )
+    require(
+        not used & {"sweep", "measured"}, "you looked the shares up; patch and measure when your function is called"
+    )
     start, end = (float(metric(lm.next_token_logits(prompt))) for prompt in (base, source))
-    acts = record(lm, source, "block_output")
+    acts = {at: record(lm, at, "block_output", "mlp_output", "attention_output") for at in (base, source)}
     middle = lm.n_layers // 2
 
-    def truth(layer: int, positions) -> float:
-        with intervene(lm, replace(Site("block_output", layer, positions), acts)):
-            return (float(metric(lm.next_token_logits(base))) - start) / (end - start)
+    def truth(layer: int, positions, component="block_output", score=metric, first=None, into=base, of=source) -> float:
+        begin, stop = (float(score(lm.next_token_logits(prompt))) for prompt in (into, of))
+        layers = range(layer if first is None else first, layer + 1)
+        with intervene(lm, *[replace(Site(component, i, positions), acts[of]) for i in layers]):
+            return (float(score(lm.next_token_logits(into))) - begin) / ((stop - begin) or 1.0)
 
     def near(a: float, b: float) -> bool:
-        return abs(a - b) <= 1e-3 * max(1.0, abs(b))
+        return abs(a - b) <= 6e-3 * max(1.0, abs(b))
 
     def ask(layer: int, positions) -> float:
-        return require_number(answer(layer, positions))
+        try:
+            got = require_number(answer(layer, positions))
+        except ZeroDivisionError:
+            got = float("nan")
+        require(
+            got == got, "start and end came out as one number, and you divided by 0: measure both before the `with`"
+        )
+        return got
 
-    def telling(sites: list[tuple]) -> tuple:  # a share near 0 or 1 would hide what a slip changes
-        shares = {site: truth(*site) for site in sites}
-        return max(sites, key=lambda site: min(abs(shares[site]), abs(1 - shares[site])))
-
-    one_token = telling([(middle, i) for i in subject])
-    last_token = telling([(layer, -1) for layer in range(middle + 1, lm.n_layers, 3)])
+    table = sweep.values  # the notebook's own
+    telling = torch.minimum(table.abs(), (1 - table).abs())  # a share near 0 or 1 would hide what a slip changes
+    one_token = middle, subject[int(telling[middle, list(subject)].argmax())]
+    last_token = max(range(middle + 1, lm.n_layers), key=lambda layer: float(telling[layer, -1])), -1
+    extremes = [divmod(int(at), table.shape[1]) for at in (table.argmin(), table.argmax())]
     got = ask(middle, None)
     if not near(got, 1):
-        require(
-            not near(got, end),
-            f"{got:.2f} is the metric after the patch; as a share, 0 is the base run and 1 the source run",
-        )
-        require(not near(got, end - start), f"{got:.2f} is how far the metric moved; divide it by the whole way")
-        require(not near(got, 100), "100 is in per cent; return the share, from 0 to 1")
-        require(
-            not near(got, (end - start) / end) and not near(got, (end - start) / start),
-            f"{got:.2f} is how far the metric moved, divided by one run's metric; the whole way leads from the base run's to "
-            "the source run's",
-        )
-        require(
-            not near(got, 0) or not near(ask(*one_token), 1 - truth(*one_token)),
-            "with every token patched you return 0, which is what is *left* to recover; the share that is recovered is 1",
-        )
-        require(
-            not near(got, 0),
-            "patching every token changed nothing: is the source patched into the base, and is the metric read inside the `with`?",
-        )
-        require(
-            not near(got, truth(middle, -1)),
-            f"with every token of layer {middle} patched you found {got:.3f}, which is the last token's share: does your site "
-            "use `positions`?",
-        )
+        way, left = end - start, ask(*one_token)
+        if near(got, 0) and near(left, 1 - truth(*one_token)):
+            raise NotYet("with every token patched you return 0, which is what is *left* to recover")
+        for part in ("mlp_output", "attention_output"):
+            part_alone = abs(got - truth(middle, None, part)) < 1e-4
+            require(not part_alone, f"you patched `{part}`; the whole stream is `block_output`")
+        none = "patching every token changed nothing: is the source patched into the base, and the metric read inside the `with`?"
+        last = f"{got:.3f}, with every token patched, is the last token's share: does your site use `positions`?"
+        slips = {
+            f"{got:.2f} is the metric after the patch; as a share, 0 is the base run and 1 the source run": end,
+            f"{got:.2f} is how far the metric moved; divide it by the whole way": way,
+            "100 is in per cent; return the share, from 0 to 1": 100,
+            f"{got:.2f} is how far the metric moved, divided by the source run's metric and not by the way": way
+            / (end or 1),
+            f"{got:.2f} is how far the metric moved, divided by the base run's metric and not by the way": way
+            / (start or 1),
+            none: 0,
+            last: truth(middle, -1),
+        }
+        _refuse(near, got, slips)
         raise NotYet(
-            f"with every token of layer {middle} patched you found {got:.3f}; what the later blocks see is then all the source's"
+            f"with every token of layer {middle} patched you found {got:.3f}; what later blocks see is then all the source's"
         )
-    for layer, position in (one_token, last_token):
-        got, wanted = ask(layer, position), truth(layer, position)
+    for layer, position in (one_token, last_token, *extremes):
+        got, wanted = ask(layer, position), float(table[layer, position])
         if not near(got, wanted):
             found = f"at layer {layer}, position {position}, the share is {wanted:.3f} and you found {got:.3f}"
-            require(not near(got, 1), f"{found}, as with every token patched: does your site use `positions`?")
+            word = probability(lm, int(lm.next_token_logits(source).argmax()))
+            cut, ratio = min(max(wanted, 0), 1), (start + wanted * (end - start)) / (end or 1)
             require(
-                not any(near(got, truth(i, position)) for i in range(lm.n_layers)),
-                f"{found}, which is another layer's share: does your site use `layer`?",
+                wanted > 0 or not near(got, -wanted), f"{found}: this patch pushes the other way, so leave its sign"
             )
-            raise NotYet(found)
+            require(cut == wanted or not near(got, cut), f"{found}: don't cut shares off at 0 and 1")
+            every = f"{found}, as with every token patched: does your site use `positions`, and is it the base that runs in the `with`?"
+            slips = {
+                every: 1,
+                f"{found}: you divided one run's metric by another's, and the base run isn't at 0": ratio,
+                f"{found}, measured with a probability: use `metric`": truth(layer, position, score=word),
+                f"{found}, which is the base patched into the source run": truth(layer, position, into=source, of=base),
+                f"{found}, with all layers up to this one patched at once": truth(layer, position, first=0),
+            }
+            _refuse(near, got, slips)
+            others = any(near(got, float(share)) for share in table[:, position])
+            raise NotYet(found + ", which is another layer's share: does your site use `layer`?" * others)
     return (
         "Every layer 'recovers' 100 % this way, the first as well as the last, so the number says nothing about layer 6. "
         "A patch is evidence only if it leaves something of the base run in place."
     )
 
 
+def _names(code) -> set[str]:
+    """The names that a function's code uses, those of functions inside it, too."""
+    inner = [part for part in getattr(code, "co_consts", ()) if hasattr(part, "co_names")]
+    return set(getattr(code, "co_names", ())).union(*map(_names, inner))
+
+
+def _refuse(near, got, slips: dict) -> None:
+    """Say what went wrong if one of the slips {what to say of it: what it gives} gives this."""
+    for because, value in slips.items():
+        require(not near(got, value), because)
+
+
 @exercise("patching.necessary", number=4, title="Sufficient, or necessary?", difficulty=2, minutes=8)
-def _(answer, lm, base, source, metric, reference: Activations):
+def _(answer, lm, source, metric, reference: Activations):
     """
     - This time the prompt that runs is `source`, the one that you take something away from.
-    - `mean_ablate(Site('attention_output', layer, positions=-1), reference)` is the edit.
-    - What is lost, as a share of the way to the base run: `(clean - ablated) / (clean - other)`, with `other` the base run's metric.
+    - One edit a layer: `mean_ablate(Site('attention_output', layer, positions=-1), reference)`. `intervene(lm, *edits)` takes several.
+    - The lead is `metric` of the untouched source run. Compare what is left of it with what it was.
     """
     require(callable(answer), f"the answer is your function `lost`, and you gave {short(answer)}")
-    clean, other = (float(metric(lm.next_token_logits(prompt))) for prompt in (source, base))
-    patched_in = record(lm, base, "attention_output")
+    lead = float(metric(lm.next_token_logits(source)))
+    word = probability(lm, int(lm.next_token_logits(source).argmax()))
 
-    def truth(layer: int, edit=mean_ablate, acts=reference, prompt=source, positions=-1) -> float:
-        with intervene(lm, edit(Site("attention_output", layer, positions), acts)):
-            return (clean - float(metric(lm.next_token_logits(prompt)))) / (clean - other)
+    def truth(layers, edit=mean_ablate, positions=-1, score=metric) -> float:
+        before = float(score(lm.next_token_logits(source)))
+        with intervene(lm, *[edit(Site("attention_output", layer, positions), reference) for layer in layers]):
+            return 1 - float(score(lm.next_token_logits(source))) / before
 
     def near(a: float, b: float) -> bool:
-        return abs(a - b) <= 1e-4
+        return abs(a - b) <= 2e-3 * max(1.0, abs(b))
 
-    layers = range(2 * lm.n_layers // 3, lm.n_layers)
-    layer = max(layers, key=lambda layer: abs(truth(layer)))
-    got, wanted = require_number(answer(layer)), truth(layer)
+    late = range(2 * lm.n_layers // 3, lm.n_layers)
+    single = {layer: truth([layer]) for layer in late}
+    layer = max(late, key=lambda layer: abs(single[layer]))
+    got, wanted = require_number(answer([layer])), single[layer]
     if not near(got, wanted):
-        require(
-            not near(got, 1 - wanted),
-            f"{got:.3f} is what is *left* at layer {layer}; the share that is lost was asked for",
+        slips = {
+            f"{got:.3f} is what is *left* at layer {layer}; the share that is lost was asked for": 1 - wanted,
+            f"{got:.3f} has the sign turned round: losing counts as positive here": -wanted,
+            "nothing was lost: is the metric read inside the `with`?": 0,
+            f"{got:.3f} is how far the metric fell; as a share it is divided by the lead": wanted * lead,
+            f"{got:.3f} is how the metric changed, undivided; a loss is positive, and a share of the lead": -wanted
+            * lead,
+            f"{got:.3f} is in per cent; return the share, {wanted:.3f}": 100 * wanted,
+            f"{got:.3f} is the share of a probability; use `metric`": truth([layer], score=word),
+            "you put in *zero*, which no later block has ever met there": truth([layer], lambda site, _: zero(site)),
+            "you ablated every token; only the last one was asked for": truth([layer], positions=None),
+            "you ablated the later layers, too; only those named were asked for": truth(range(layer, lm.n_layers)),
+            "you ablated the earlier layers, too; only those named were asked for": truth(range(layer + 1)),
+        }
+        _refuse(near, got, slips)
+        raise NotYet(
+            f"at layer {layer} the share lost is {wanted:.3f}, and you found {got:.3f}: is it the source that runs, the mean of "
+            "`reference` that is put in, and the source's own lead that you divide by?"
         )
-        require(not near(got, -wanted), f"{got:.3f} has the sign turned round: losing counts as positive here")
-        require(not near(got, 0), "nothing was lost: is the metric read inside the `with`?")
-        require(
-            not near(got, wanted * (clean - other)),
-            f"{got:.3f} is how far the metric fell; divide it by the way from the source run's metric to the base run's",
-        )
-        require(
-            not near(got, -wanted * (clean - other)),
-            f"{got:.3f} is how the metric changed, undivided: a loss counts as positive, as a share of the way to the base run's",
-        )
-        require(not near(got, 100 * wanted), f"{got:.3f} is in per cent; return the share, {wanted:.3f}")
-        require(
-            not near(got, wanted * (clean - other) / clean),
-            "you divided by the source run's own metric; the way ends at the base run's, not at 0",
-        )
-        from_base = truth(layer, prompt=base)
-        require(
-            not near(got, from_base) and not near(got, 1 - from_base) and not near(got, from_base - 1),
-            "you ablated the base run; take away from the source run, which says the answer",
-        )
-        require(
-            not near(got, truth(layer, edit=replace, acts=patched_in)),
-            "you replaced the output by the *base run's*, which pushes the other answer; put in the mean of `reference`",
-        )
-        require(
-            not near(got, truth(layer, edit=lambda site, _: zero(site))),
-            "you put in *zero*, which no later block has ever met there; put in the mean of `reference`",
-        )
-        require(not near(got, truth(layer, positions=None)), "you ablated every token; only the last one was asked for")
-        raise NotYet(f"at layer {layer} the share lost is {wanted:.3f}, and you found {got:.3f}")
-    for layer in (layers[0], layers[-1], min(layers, key=truth)):
-        got, wanted = require_number(answer(layer)), truth(layer)
+    for layers in ([late[0]], [late[-1]], [min(late, key=single.get)], list(late)):
+        got, wanted = require_number(answer(layers)), truth(layers)
         if not near(got, wanted):
-            require(
-                wanted > 0 or not near(got, -wanted),
-                f"at layer {layer} the ablation *helps* the source's answer: the share lost is {wanted:.3f}, and you found "
-                f"{got:.3f}",
+            helps = f"at layer {layers[0]} the ablation *helps* the source's answer: the share lost is {wanted:.3f}, and you"
+            _refuse(
+                near, got, {f"{helps} found {got:.3f}": -wanted, f"{helps} cut it off at 0": 0} if wanted < 0 else {}
             )
+            found = f"for {len(layers)} layers at once you found {got:.3f}"
             require(
-                wanted > 0 or not near(got, 0),
-                f"at layer {layer} the ablation *helps* the source's answer: a gain counts as negative, {wanted:.3f}, and you cut it "
-                "off at 0",
+                len(layers) == 1 or not near(got, sum(single.values())),
+                f"{found}, the sum of the single losses: use one `with`",
             )
-            raise NotYet("it fits at one layer and not at others: does your site use `layer`?")
-    return "Compare it with the share that the same attention output was sufficient to move: the two questions have different answers."
+            one = len(layers) > 1 and any(near(got, loss) for loss in single.values())
+            require(not one, f"{found}, which is one layer's loss: make one edit for each layer")
+            require(wanted < 1 or not near(got, 1), f"{found}: a loss may exceed 1, so don't cut it off")
+            raise NotYet(
+                f"it fits at layer {layer}, and not for {layers}: does your site use the layers that it is given?"
+            )
+    return "What other layers still bring is not lost. The next cell takes those away, too."
 
 
 @exercise("patching.attribution", number=5, title="All sites in two passes", difficulty=3, minutes=12)
-def _(answer, lm, base, source, metric):
+def _(answer, lm, base, source, metric, sweep):
     """
-    - A first-order Taylor step: moving h by δ changes the metric by about δ·gradient. Here δ = source − base.
-    - `run = record(lm, base, 'block_output', grad=True)` keeps the graph, and `run['block_output', layer]` is one activation; `torch.autograd.grad(paris_over_rome(run.logits[:, -1]).sum(), list_of_activations)` gives the gradients.
-    - For one layer: `((source_h - base_h) * gradient).sum(-1)[0]` has one number a token. Stack the layers.
+    - The step is δ = source − base, at every layer and token; the estimate is its dot product with the gradient.
+    - `run = record(lm, base, 'block_output', grad=True)` keeps the graph. Give `torch.autograd.grad` the list of all `run['block_output', layer]` at once.
+    - For one layer, what you multiply has the shape (prompt, token, d). Sum over d, take prompt 0, and stack the layers.
     """
     require(callable(answer), f"the answer is your function `attribution`, and you gave {short(answer)}")
+    runs = {at: record(lm, at, "block_output", grad=True) for at in (base, source)}
+    streams = {at: [run["block_output", layer] for layer in range(lm.n_layers)] for at, run in runs.items()}
+    step = [there.detach() - here.detach() for here, there in zip(streams[base], streams[source], strict=True)]
 
-    def truth(at: str, minus: str) -> Tensor:
-        run, other = record(lm, at, "block_output", grad=True), record(lm, minus, "block_output")
-        hs = [run["block_output", layer] for layer in range(lm.n_layers)]
-        grads = torch.autograd.grad(metric(run.logits[:, -1]).sum(), hs)
-        sign = 1 if at == base else -1
-        return torch.stack(
-            [
-                (sign * (other["block_output", i] - h) * g).sum(-1)[0]
-                for i, (h, g) in enumerate(zip(hs, grads, strict=True))
-            ]
-        ).detach()
+    def table(at: str = base, number=lambda run: metric(run.logits[:, -1]).sum(), times=step) -> Tensor:
+        grads = torch.autograd.grad(number(runs[at]), streams[at], retain_graph=True)
+        return torch.stack([(x.detach() * g).sum(-1)[0] for x, g in zip(times, grads, strict=True)]).cpu()
 
-    wanted = truth(base, source)
-    got = require_attempted(answer())
-    require(isinstance(got, Tensor), f"a tensor (layer, token) was expected, and {short(got)} came back")
-    got = got.detach().float().cpu()
+    wanted = table()
+    try:
+        got = require_attempted(answer())
+    except RuntimeError as error:
+        require(
+            "does not require grad" not in str(error), "nothing here has a gradient: record the base with `grad=True`"
+        )
+        raise
+    try:
+        got = torch.stack([torch.as_tensor(row).detach().cpu() for row in got]).float()
+    except (TypeError, ValueError, RuntimeError):
+        raise NotYet(f"a table (layer, token) of numbers was expected, and {short(got)} came back") from None
     shapes = f"the shape is {tuple(got.shape)}, and (layer, token) = {tuple(wanted.shape)} was expected"
     require(got.shape != wanted.T.shape or got.shape == wanted.shape, f"{shapes}: turn the table round")
     require(
@@ -301,25 +341,38 @@ def _(answer, lm, base, source, metric):
     )
     require(got.shape == wanted.shape, f"{shapes}: sum over the last axis, d")
 
-    def like(other: Tensor) -> bool:
-        return torch.allclose(got, other.cpu(), atol=1e-3 * float(wanted.abs().max()), rtol=1e-2)
+    def like(got: Tensor, other: Tensor) -> bool:
+        return torch.allclose(got, other, atol=1e-3 * float(wanted.abs().max()), rtol=1e-2)
 
-    if not like(wanted):
-        require(not like(-wanted), "the sign is turned round: the step goes from the base to the source, source − base")
-        require(
-            not like(wanted.abs()),
-            "you took absolute values: a negative attribution says that the patch would push the metric down",
+    if not like(got, wanted):
+        start, end = (float(metric(run.logits[:, -1])) for run in runs.values())
+        top, length = int(runs[source].logits[0, -1].argmax()), runs[base].logits.shape[1]
+        everywhere = table(number=lambda run: sum(metric(run.logits[:, i]).sum() for i in range(length)))
+        patched = sweep.values * (end - start)
+        real = "these are the real patches, one run a site; estimate them from one gradient"
+        slope = "your gradients were taken in the *source* run; the patch happens in the base run, and the slope there counts"
+        slips = {
+            "the sign is turned round: the step goes from the base to the source, source − base": -wanted,
+            "you took absolute values: a negative attribution says that the patch would push the metric down": wanted.abs(),
+            slope: table(source),
+            "you took the mean over d; a dot product is the sum": wanted / lm.d_model,
+            "that is the share of the way; the metric's own units were asked for (the next cell divides)": wanted
+            / (end - start),
+            "the gradient is of one answer's logit alone; take it of `metric`": table(
+                number=lambda run: run.logits[0, -1, top]
+            ),
+            "the gradient is of `metric` at every position; the answer is read at the last one": everywhere,
+            "you multiplied with the base's stream; the step is the *difference* of the two runs": table(
+                times=streams[base]
+            ),
+            "you multiplied with the source's stream; the step is the *difference* of the two": table(
+                times=streams[source]
+            ),
+            real: patched,
+            real + ".": patched + start,
+        }
+        _refuse(like, got, slips)
+        raise NotYet(
+            "it isn't the step times the gradient, summed over d: is the step source − base, and the gradient the base run's?"
         )
-        require(
-            not like(truth(source, base)),
-            "your gradients were taken in the *source* run; the patch happens in the base run, so that is where the slope is "
-            "needed",
-        )
-        require(not like(wanted / lm.d_model), "you took the mean over d; a dot product is the sum")
-        start, end = (float(metric(lm.next_token_logits(prompt))) for prompt in (base, source))
-        require(
-            not like(wanted / (end - start)),
-            "that is the share of the way; the estimate was asked for in the metric's own units (the next cell divides it)",
-        )
-        raise NotYet("these are not (source − base) · gradient, summed over d, with the gradient taken in the base run")
     return f"{wanted.numel()} sites estimated with two forwards and one backward."
