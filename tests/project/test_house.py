@@ -122,6 +122,9 @@ def test_the_house_is_small_enough_to_read(capsys):
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DOORS = {"interp_helpers", *(f"interp_helpers.{name}" for name in (*HEART, *BELOW) if name)}
+DOORS |= {
+    f"interp_helpers.lessons.{folder.parent.name}" for folder in PACKAGE.glob("lessons/*/experiment.py")
+}  # its own arithmetic
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
