@@ -1,7 +1,7 @@
 """What a learnt subspace has to beat: DAS beside its controls.
 
-An interchange-intervention accuracy by itself says little. The whole component is the most that any subspace can do by being
-exchanged; a random subspace of the same rank is the least; principal components and the classes' means show what needs no
+An interchange-intervention accuracy by itself says little. The whole component shows what the site carries in all, and a part that
+does more is suspect (Makelov et al. 2023); a random subspace of the same rank shows what any exchange of this size does; principal components and the classes' means show what needs no
 interventions to be found. And a subspace learnt from some items must do on others what it does on those.
 """
 
@@ -40,10 +40,22 @@ class Comparison:
     pairs: tuple[int, int]
     subspaces: Mapping[str, list]
 
-    def plot(self, title: str):
-        """The means over seeds on held-out pairs as bars; the error bars reach from the lowest seed to the highest."""
+    def mean(self, name: str) -> float:
+        """A row's mean over seeds, on the pairs held out."""
+        return mean(self.test[name])
+
+    def plot(self, title: str = ""):
+        """The means over seeds on held-out pairs as bars; the error bars reach from the lowest seed to the highest.
+
+        Args:
+            title: the finding; by default what the first learnt subspace gets, and the classes' means and random ones beside it.
+        """
         from ..plotting import bars
 
+        if not title:
+            first = next((name for name in self.test if name.startswith("DAS")), "")
+            told = [name for name in (first, "class means", first.replace("DAS", "random")) if name in self.test]
+            title = "; ".join(f"{name}: {self.mean(name):.0%}" for name in told).replace("%", "% of held-out pairs", 1)
         return bars(
             {name: mean(found) for name, found in self.test.items()},
             errors={name: (mean(found) - min(found), max(found) - mean(found)) for name, found in self.test.items()},

@@ -680,6 +680,9 @@ def test_a_comparison_is_read_as_a_table_and_drawn_as_bars(compared):
     assert picture.alt.startswith("One direction is enough interchange-intervention accuracy on 40 held-out pairs")
     assert all(f"{name} {mean(comparison.test[name]):.2f}" in picture.alt for name in NAMES_OF_CONTROLS)
     assert picture.png().startswith(b"\x89PNG")
+    assert comparison.mean("DAS, rank 1") == mean(found)
+    means = f"class means: {comparison.mean('class means'):.0%}; random, rank 1: "
+    assert comparison.plot().alt.startswith(f"DAS, rank 1: {mean(found):.0%} of held-out pairs; {means}")
 
 
 def test_words_and_ids_of_one_answer_are_one_class(lm):
