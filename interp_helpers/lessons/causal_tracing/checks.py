@@ -4,95 +4,110 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from types import CodeType
 
 import torch
 from torch import Tensor
 
-from ...course import NotYet, exercise, require, require_number, require_returned, short
+from ...course import exercise, require, require_number, require_returned, short
 from ...edits import add, replace
 from ...hooks import intervene, record
+from ...metrics import probability
 from ...sites import Site
 
 
-@exercise("tracing.indirect", number=1, title="The indirect effect", difficulty=2, minutes=7)
-def _(answer, lm, prompt, span, metric, draws):
+@exercise("tracing.indirect", number=1, title="The indirect effect", difficulty=2, minutes=10)
+def _(answer, lm, fact, draws):
     """
-    - Three things: the clean activations (`record`), the corrupted run (`add` at the subject), and the run with both edits.
-    - With rows for draws: `rows = lm.tokens([prompt] * len(draws))`, and `add(Site("block_input", 0, positions=span), draws)` gives each row its draw.
+    - You need three things: the clean activations (`record`), the corrupted run (`add` at the subject), and a run with both edits.
+    - For draws as rows: `rows = lm.tokens([prompt] * len(draws))`, and `add(Site("block_input", 0, positions=span), draws)` gives each row its draw.
     - The restored run is `intervene(lm, corruption, replace(Site("block_output", layer, position), clean))`; the effect is the mean of restored − corrupted.
     """
     require(callable(answer), f"the answer is your function `indirect_effect`, and you gave {short(answer)}")
-    clean = record(lm, prompt, "block_output")
+    require(not _mentions(answer, "causal_trace"), "`causal_trace` does all of it for you: make the runs yourself")
+    prompt, span, metric = fact.prompt, lm.find(fact.prompt, fact.subject), probability(lm, fact.answer)
+    clean = record(lm, prompt, "block_output", "block_input")
     p_clean = metric(clean.next_token_logits)[0]
     rows = lm.tokens([prompt] * len(draws))
+    embeddings = Site("block_input", 0, positions=span)
+    sites = [*((lm.n_layers // 4, place) for place in span), (lm.n_layers - 1, -1)]
 
     def p(*edits) -> Tensor:
         with intervene(lm, *edits):
             return metric(lm.next_token_logits(rows))
 
-    def noise(these: Tensor, places=span):
-        return add(Site("block_input", 0, positions=places), these)
+    def effects(corruption, component="block_output") -> Tensor:  # (site, draw)
+        corrupted = p(corruption)
+        return torch.stack([p(corruption, replace(Site(component, *site), clean)) - corrupted for site in sites])
 
-    corrupted = p(noise(draws))
+    corrupted, right = p(add(embeddings, draws)), effects(add(embeddings, draws))
+    scale = float((p_clean - corrupted.mean()).abs().clamp(min=1e-9))
+    got = torch.tensor([require_number(answer(*site)) for site in sites])
 
-    def restored_at(layer: int, position: int) -> Tensor:
-        return p(noise(draws), replace(Site("block_output", layer, position), clean))
+    def like(other: Tensor) -> bool:
+        return bool(((got - other.cpu()).abs() < 2e-3 * scale).all())
 
-    def effect(site: tuple[int, int]) -> float:
-        return float((restored_at(*site) - corrupted).mean())
+    if like(right.mean(1)):
+        return "The same draws in both runs, so that only the restoration differs."
+    worst = int((got - right.mean(1).cpu()).abs().argmax())
+    said = f"at layer {sites[worst][0]}, position {sites[worst][1]} you found {got[worst]:.3f}"
+    require(
+        not like(torch.zeros(len(sites))),
+        "nothing comes back anywhere: are both edits made in the same `intervene`, and was the clean activation recorded "
+        "*outside* of it?",
+    )
+    again = require_number(answer(*sites[worst]))
+    require(
+        abs(again - got[worst]) < 2e-3 * scale, f"{said}, and {again:.3f} the second time: use the draws in `draws`"
+    )
+    restored, total = right + corrupted, p_clean - corrupted.mean()
+    slips = {
+        "that is the probability after restoring; the corrupted run's has to be subtracted": restored.mean(1),
+        "the sign is turned: what comes back counts as positive": -right.mean(1),
+        "that is what is still *missing* after restoring": p_clean - restored.mean(1),
+        "that is the *total* effect, in which the site plays no part. Does your `Site` use `position`, and is the restored run corrupted, "
+        "too?": total.expand(len(sites)),
+        "the effects are summed over the draws, and their mean is asked for": right.sum(1),
+        "that is the effect for the first draw only: average over all of `draws`": right[:, 0],
+        "that is the effect for the last draw only: average over all of `draws`": right[:, -1],
+        "that is the draw with the largest effect: average over all of `draws`": right.max(1).values,
+        "effects below 0 are cut off. A restored run may be worse than the corrupted one, and that counts, too": right.clamp(
+            min=0
+        ).mean(1),
+        "that is a share of the total effect; the indirect effect is a difference of probabilities": right.mean(1)
+        / total,
+    }
+    for because, other in slips.items():
+        require(not like(other), f"{said}: {because}")
+    mean = draws.mean(0, keepdim=True).expand_as(draws)
+    for because, corruption, component in (
+        ("that restores what *enters* the block; asked for is `block_output`", add(embeddings, draws), "block_input"),
+        (
+            "the draws are averaged before they are added. Run each draw, and average the effects",
+            add(embeddings, mean),
+            "block_output",
+        ),
+        (
+            "the noise takes the embeddings' place. It has to be added to them",
+            replace(embeddings, draws),
+            "block_output",
+        ),
+    ):
+        require(not like(effects(corruption, component).mean(1)), f"{said}: {because}")
+    require(
+        False,
+        f"{said}, and it is {float(right.mean(1)[worst]):.3f}. Is the noise on the subject's tokens only, as large as in `draws`, and the same in both "
+        "runs? Is the *clean* run's activation put back at that layer and position, and is the mean taken over the draws?",
+    )
 
-    sites = [*((lm.n_layers // 4, place) for place in span), (lm.n_layers - 1, -1)]
-    for layer, position in sorted(sites, key=lambda site: -abs(effect(site))):  # where slips differ most, first
-        restored = restored_at(layer, position)
-        truth = (restored - corrupted).mean()
-        got = require_number(answer(layer, position))
-        scale = float((p_clean - corrupted.mean()).abs().clamp(min=1e-9))
 
-        def like(other, got=got, scale=scale) -> bool:
-            return abs(got - float(other)) < 2e-3 * scale
+def _mentions(function, name: str) -> bool:
+    """Whether a function's own code uses a name."""
 
-        if like(truth):
-            continue
-        where = f"at layer {layer}, position {position}"
-        if like(0) and all(abs(require_number(answer(*site))) < 2e-3 * scale for site in sites):
-            raise NotYet(
-                "nothing comes back anywhere: are both edits made in the same `intervene`, and was the clean activation recorded "
-                "*outside* of it?"
-            )
-        for other, because in (
-            (restored.mean(), "that is the probability after restoring; the corrupted run's has to be subtracted"),
-            (-truth, "the sign is turned: restored minus corrupted, so that what comes back is positive"),
-            (p_clean - restored.mean(), "that is what is still *missing*, clean minus restored"),
-            (
-                p_clean - corrupted.mean(),
-                "that is the *total* effect, clean minus corrupted; the site plays no part in it. Does your `Site` use `position`, and "
-                "is the restored run corrupted, too?",
-            ),
-            ((restored - corrupted).sum(), "the effects are summed over the draws, and their mean is asked for"),
-            ((restored - corrupted)[0], "that is the effect for the first draw only: average over all of `draws`"),
-            ((restored - corrupted)[-1], "that is the effect for the last draw only: average over all of `draws`"),
-            (
-                truth / scale,
-                "that is a share of the total effect; the indirect effect is a difference of probabilities",
-            ),
-            (
-                0.0,
-                "nothing came back: is the clean activation put back *inside* the corrupted run, at `layer` and `position`?",
-            ),
-        ):
-            require(not like(other), f"{where} you found {got:.3f}: {because}")
-        entering = record(lm, prompt, "block_input")
-        before = p(noise(draws), replace(Site("block_input", layer, position), entering))
-        require(
-            not like((before - corrupted).mean()),
-            f"{where} you found {got:.3f}: that restores what *enters* the block; asked for is `block_output`",
-        )
-        require(
-            False,
-            f"{where} you found {got:.3f}, and it is {float(truth):.3f}. Noise on the subject's tokens only (`span`), the same draws "
-            "in both runs, the *clean* run's activation put back, and the mean over the draws",
-        )
-    return "The same draws in both runs, so that only the restoration differs."
+    def inside(code) -> bool:
+        return name in code.co_names or any(inside(c) for c in code.co_consts if isinstance(c, CodeType))
+
+    return inside(function.__code__) if hasattr(function, "__code__") else False
 
 
 @exercise("tracing.draws", number=2, title="How many draws?", difficulty=2, minutes=5)
@@ -103,20 +118,33 @@ def _(answer, pilot):
     - `max(1, math.ceil((pilot.std().item() / tolerance) ** 2))`
     """
     require(callable(answer), f"the answer is your function `draws_needed`, and you gave {short(answer)}")
-    tests = [(torch.tensor([0.1, 0.3, 0.5, 0.2, 0.6]), 0.05), (torch.tensor([0.0, 0.4, 0.1, 0.3]), 0.03), (pilot, 0.04)]
+    tests = [
+        (torch.tensor([0.1, 0.3, 0.5, 0.2, 0.6]), 0.05),
+        (torch.tensor([0.0, 0.4, 0.1, 0.3]), 0.03),
+        (torch.tensor([0.0, 0.5, 1.0]), 0.25),  # a standard deviation of 0.5: 4 draws, without rounding
+        (pilot, max(0.04, float(pilot.std()) / 30)),
+        (torch.tensor([0.25, 0.25, 0.25]), 0.1),
+    ]
     for values, tolerance in tests:
         got = require_number(answer(values.clone(), tolerance))
         std = float(values.std())
-        truth = max(1, math.ceil((std / tolerance) ** 2))
-        said = f"for a pilot with standard deviation {std:.3f} and tolerance {tolerance} you found {got:g}"
+        exact = (std / tolerance) ** 2
+        truth = max(1, math.ceil(exact))
+        said = f"for a pilot with standard deviation {std:.3f} and tolerance {tolerance:.3g} you found {got:g}"
         if got == truth:
             continue
         require(got == int(got), f"{said}: a number of draws is whole, so round up")
+        require(got >= 1 or std > 0, f"{said}, and at least one draw has to be made")
+        require(std > 0, f"{said}. Without any spread one draw is enough")
+        require(
+            got != exact + 1,
+            f"{said}. There the formula gives a whole number, which is enough; adding 1 to it makes one draw too many",
+        )
         population, n = float(values.std(correction=0)), len(values)
         for slip, because in (
-            (math.floor((std / tolerance) ** 2), "rounded down, the error is above the tolerance"),
+            (math.floor(exact), "rounded down, the error is above the tolerance"),
             (math.ceil(std / tolerance), "the error falls with the *square root* of n, so square it"),
-            (math.ceil((std / tolerance) ** 2 / n), "the pilot's own size plays no part, only its standard deviation"),
+            (math.ceil(exact / n), "the pilot's own size plays no part, only its standard deviation"),
             (math.ceil(float(values.var()) / tolerance), "square the tolerance as well"),
             (
                 math.ceil((population / tolerance) ** 2),
@@ -126,9 +154,7 @@ def _(answer, pilot):
             require(got not in (slip, max(1, slip)), f"{said}: {because}")
         require(got < truth, f"{said}, which is more than needed: {truth} draws suffice")
         require(False, f"{said}, and then the standard error is {std / max(got, 1) ** 0.5:.3f}")
-    same = require_number(answer(torch.tensor([0.2, 0.2, 0.2]), 0.1))
-    require(same >= 1, f"for a pilot without any spread you found {same:g} draws, and at least one has to be made")
-    return "Four times the draws for half the error: that is why maps of a single fact are noisy."
+    return "Half the error takes four times the draws. That is why maps of a single fact are noisy."
 
 
 @exercise("tracing.window", number=3, title="Which layers did you restore?", difficulty=1, minutes=4)
@@ -167,10 +193,10 @@ def _(answer):
         require(
             False, f"{said}: {wrong}, since its window is layers {max(0, first(L))} to {min(n, first(L) + width) - 1}"
         )
-    return "So the windows of ten centred at layers 0 to 5 all restore layer 0."
+    return "So a layer stands in as many windows as they are wide, or fewer at the ends. A high window doesn't say which of its layers did it."
 
 
-@exercise("tracing.rank-one", number=4, title="An edit of rank one", difficulty=3, minutes=8)
+@exercise("tracing.rank-one", number=4, title="An edit of rank one", difficulty=3, minutes=10)
 def _(answer):
     """
     - Each token x gets a multiple of δ: how much does x look like the key? One number a token.
@@ -180,22 +206,21 @@ def _(answer):
     require(callable(answer), f"the answer is your function `rank_one`, and you gave {short(answer)}")
     draw = torch.Generator().manual_seed(0)
     key, delta = torch.randn(7, generator=draw), torch.randn(5, generator=draw)
-    x = torch.cat([torch.randn(3, 7, generator=draw), key[None]])
+    x = torch.cat([torch.randn(3, 7, generator=draw), 2 * key[None], -3 * key[None], key[None]])
     weight, bias = torch.randn(5, 7, generator=draw), torch.randn(5, generator=draw)
     output = x @ weight.T + bias
     truth = x @ (weight + torch.outer(delta, key) / (key @ key)).T + bias
 
     def ask(x: Tensor, output: Tensor) -> Tensor:
-        kept = x.clone(), output.clone()
-        got = require_returned(answer(x, output, key, delta))
+        kept = x.clone()
+        got = require_returned(answer(x, output.clone(), key, delta))  # which a hook may change in place
         require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
         require(
             got.shape == output.shape,
             f"for x {tuple(x.shape)} and output {tuple(output.shape)} you gave {tuple(got.shape)}; it has the output's shape",
         )
         require(
-            torch.equal(x, kept[0]) and torch.equal(output, kept[1]),
-            "your function changes `x` or `output` in place: make a new tensor, since others may hold on to the old one",
+            torch.equal(x, kept), "your function changes `x` in place, which others may hold on to: make a new tensor"
         )
         return got
 
@@ -218,7 +243,15 @@ def _(answer):
                 "that is the cosine of x and the key; the projection is linear in x, so a longer x gets more",
             ),
             (share / (key @ key) * delta, "what was returned before the edit is missing: add to `output`"),
-            (output - share / (key @ key) * delta, "the sign is turned: W′ = W + δkᵀ/kᵀk"),
+            (output - share / (key @ key) * delta, "the sign is turned: the key itself has to give δ more, not less"),
+            (
+                output + (share / (key @ key)).clamp(-1, 1) * delta,
+                "the measure is cut at 1. The projection is linear: where x is twice the key, δ comes in twice",
+            ),
+            (
+                output + (share / (key @ key)).clamp(min=0) * delta,
+                "the measure is cut at 0. The projection is linear: where x points away from the key, δ is taken off",
+            ),
         ):
             require(not like(other), because)
         require(
