@@ -109,15 +109,15 @@ def worksheet(path: Path) -> str:
 
 def asked(source: str) -> list[dict]:
     """The predictions that a cell asks for: the question, and what to answer with."""
-    calls = [
-        node
-        for node in ast.walk(ast.parse(re.sub(r"^( *)%.*", r"\1pass", source, flags=re.MULTILINE)))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "predict"
-    ]
+    nodes = list(ast.walk(ast.parse(re.sub(r"^( *)%.*", r"\1pass", source, flags=re.MULTILINE))))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "predict"]
+    named = {node.targets[0].id: node.value for node in nodes
+             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}  # fmt: skip
     found = []
     for call in calls:
         options = {keyword.arg: keyword.value for keyword in call.keywords}
-        parts = call.args[1].values if isinstance(call.args[1], ast.JoinedStr) else [call.args[1]]
+        said = named.get(getattr(call.args[1], "id", ""), call.args[1])  # a question with a name
+        parts = said.values if isinstance(said, ast.JoinedStr) else [said]
         question = "".join(
             part.value if isinstance(part, ast.Constant) else "…" for part in parts
         )  # … : the model's number

@@ -1,6 +1,19 @@
 """Banks of prompts, and which of them this model gets right."""
 
-from .banks import Fact, IOIPrompt, Pair, Statement, facts, ioi, known, pairs, pronouns, truths, wrong_sources
+from .banks import (
+    Fact,
+    IOIPrompt,
+    Pair,
+    Statement,
+    facts,
+    ioi,
+    ioi_places,
+    known,
+    pairs,
+    pronouns,
+    truths,
+    wrong_sources,
+)
 
 __all__ = [
     "Fact",
@@ -9,6 +22,7 @@ __all__ = [
     "Statement",
     "facts",
     "ioi",
+    "ioi_places",
     "known",
     "pairs",
     "pronouns",

@@ -52,6 +52,12 @@ class IOIPrompt:
     indirect_object: str
     subject: str
 
+    @property
+    def third(self) -> str:
+        """The third name, " Anna", which stands in `corrupted` in place of the second John."""
+        words, others = self.prompt.split(), self.corrupted.split()
+        return " " + next(other for word, other in zip(words, others, strict=True) if word != other).strip(".,")
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -199,6 +205,22 @@ def ioi(n: int = 50, *, seed: int = 0) -> list[IOIPrompt]:
             IOIPrompt(template.format(s=subject, **slots), template.format(s=third, **slots), f" {io}", f" {subject}")
         )
     return made
+
+
+def ioi_places(lm, bank: Sequence[IOIPrompt]) -> dict[str, object]:
+    """Where the names of IOI prompts stand, prompt by prompt, as named positions for `patch_sweep`: the indirect object (IO), the
+    subject's first and second occurrence (S1, S2), and the last token.
+
+    >>> places = ioi_places(lm, ioi(1))
+    >>> [lm.str_tokens(ioi(1)[0].prompt)[places[name][0][0]] for name in ("IO", "S1", "S2")], places["last token"]
+    ([' Alice', ' Bob', ' Bob'], -1)
+    """
+    names = {"IO": ("indirect_object", 0), "S1": ("subject", 0), "S2": ("subject", 1)}
+    found = {
+        place: [lm.find(one.prompt, getattr(one, name).strip(), occurrence=which) for one in bank]
+        for place, (name, which) in names.items()
+    }
+    return {**found, "last token": -1}
 
 
 def known(lm, bank: Sequence[Fact | Pair | IOIPrompt]) -> list:

@@ -1,21 +1,28 @@
 """Experiments whose result is a map: one number for each site."""
 
 from .direct_effects import DirectEffects, direct_logit_attribution, frozen_norm
+from .heads import Head, average_share, confirm_heads, strongest_heads
+from .names import patch_names
 from .patching import attribution_sweep, patch_sweep, wrong_source_control
 from .sweep import Sweep, by_place
 from .tracing import average_traces, causal_trace, draws, embedding_std
 
 __all__ = [
     "DirectEffects",
+    "Head",
     "Sweep",
     "attribution_sweep",
+    "average_share",
     "average_traces",
     "by_place",
     "causal_trace",
+    "confirm_heads",
     "direct_logit_attribution",
     "draws",
     "embedding_std",
     "frozen_norm",
+    "patch_names",
     "patch_sweep",
+    "strongest_heads",
     "wrong_source_control",
 ]

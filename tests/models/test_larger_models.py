@@ -58,7 +58,15 @@ def test_two_processes_get_the_numbers_of_one(saved, tmp_path):
     (tmp_path / "many.py").write_text(MANY.replace("    print(whole.normalized.mean)\n", kept), encoding="utf-8")
     environment = os.environ | {"INTERP_MODEL": str(saved), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for processes in ("1", "2"):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, "many.py"]
+        launch = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            processes,
+            "many.py",
+        ]
         done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))

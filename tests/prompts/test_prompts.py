@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from interp_helpers import Site, apply, facts, intervene, ioi, known, pairs, truths, wrong_sources
 from interp_helpers.models.language_model import LanguageModel
 from interp_helpers.prompts import banks as prompts_module
+from interp_helpers.prompts import ioi_places
 from interp_helpers.prompts.banks import Fact, IOIPrompt, Pair
 
 FAMILIES = {"capital", "country_of_city", "landmark_city", "language", "sport"}
@@ -179,6 +180,21 @@ def test_the_corrupted_prompt_differs_in_the_second_subject_alone():
         assert len(different) == 1 and different[0][0] == item.subject.strip(), item
         assert different[0][1] not in prompt, item
         assert prompt.index(item.subject.strip()) < [a != b for a, b in zip(prompt, corrupted, strict=True)].index(True)
+
+
+def test_the_third_name_is_the_one_that_the_prompt_lacks():
+    for item in ioi(200):
+        assert item.third.strip() in item.corrupted and item.third.strip() not in item.prompt
+
+
+def test_the_places_of_ioi_names():
+    words, bank = tiny("gpt2"), ioi(20)
+    places = ioi_places(words, bank)
+    assert list(places) == ["IO", "S1", "S2", "last token"] and places["last token"] == -1
+    for i, item in enumerate(bank):
+        tokens = words.str_tokens(item.prompt)
+        said = ["".join(tokens[n] for n in places[place][i]) for place in ("IO", "S1", "S2")]
+        assert said == [item.indirect_object, item.subject, item.subject] and places["S1"][i] != places["S2"][i]
 
 
 def test_half_of_the_prompts_name_the_indirect_object_first():

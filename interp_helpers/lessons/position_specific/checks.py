@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -11,8 +14,10 @@ from ...hooks import intervene, record
 from ...models import Layout
 from ...sites import Site
 
+BIAS = "the projection's bias is in every one of your numbers, and it belongs to no head (the check tries a projection that has one)"
 
-@exercise("positions.rows", number=1, title="Another place in each row", difficulty=1, minutes=4)
+
+@exercise("positions.rows", number=1, title="A different place in each row", difficulty=1, minutes=4)
 def _(answer, lm, prompts, subjects):
     """
     - `positions` takes one sequence for each row: `[[…], […], […]]`.
@@ -87,11 +92,15 @@ def _(answer, lm, base, source):
     def text(one: str, other: str) -> str:
         return f"for {one!r} and {other!r}"
 
-    late = ("The Colosseum stands in Rome now", "The Colosseum stands in Paris now")
+    late = ("The Colosseum stands in Rome right now", "The Colosseum stands in Paris right now")
     wanted = differing(*late)[0]
     got, words = ask(*late), late[0].split().index("Rome")
     letters = next(i for i, (a, b) in enumerate(zip(*late, strict=False)) if a != b)
     require(got is not None, f"{text(*late)} your function returned None: is there a `return`?")
+    require(
+        got != len(lm.tokens(late[0])[0]) - 1,
+        f"{text(*late)} you found {got}, the *last* token, from which the answer is read: the prompts differ before it",
+    )
     require(
         got != 0,
         f"{text(*late)} you found position 0, whose token is the same in both: nothing before a difference can carry it",
@@ -121,6 +130,13 @@ def _(answer, lm, base, source):
         f"{text(*twice)} you found {got}, a later difference: the first one, at {wanted}, changes every token after it as well",
     )
     require(got == wanted, f"{text(*twice)} the first differing token stands at {wanted}, and you found {got}")
+    crossed = ("In Rome and not in Paris", "In Paris and not in Rome")
+    got, wanted = ask(*crossed), differing(*crossed)[0]
+    require(
+        got == wanted,
+        f"{text(*crossed)} you found {got}: both have the same tokens, in another order. What counts is whether the tokens at one "
+        f"*position* differ, which they do at {wanted}",
+    )
     first = ("One is a number", "Two is a number")
     got = ask(*first)
     require(
@@ -158,6 +174,7 @@ def _(answer):
     given, taken = stream.clone(), source.clone()
     got = require_attempted(answer(given, taken, list(columns)))
     require(got is not None, "your function returned None: return the patched copy")
+    got = torch.as_tensor(got) if hasattr(got, "__array__") else got
     require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
     require(
         got.shape != (3, 4),
@@ -208,7 +225,7 @@ def _(answer):
     require(torch.equal(put, wanted[rows, columns]), "the places are right, and the vectors are not the source's there")
     require(
         torch.equal(given, stream),
-        "the right numbers, and you wrote into `stream` itself: whoever holds on to it sees it change. Work on a `clone()`",
+        "what came back is right, but you wrote into `stream` itself, which others may still use: work on a copy of it",
     )
     return "Row r, column columns[r], and nothing else; `replace` with one source row a base row does just this."
 
@@ -222,15 +239,17 @@ def _(answer):
     """
     require(callable(answer), f"the answer is your function `confirm`, and you gave {short(answer)}")
     # 8 prompts, 5 layers, 3 heads: two real effects, one that only even prompts show, one that only odd ones do, one
-    # that lowers the metric, and one that is large in three even prompts and far below zero in the fourth
+    # that lowers the metric, one that is large in three even prompts and far below zero in the fourth, and one that is large
+    # in a single even prompt
     table = torch.zeros(8, 5, 3)
     table[:, 1, 2] = torch.tensor([0.6, 0.4] * 4)
     table[:, 3, 1] = torch.tensor([0.5, 0.45] * 4)
     table[::2, 0, 1] = 0.55
-    table[1::2, 0, 1] = torch.tensor([-0.5, 0.1, 0.1, 0.1])
+    table[1::2, 0, 1] = torch.tensor([-0.68, 0.1, 0.12, 0.26])
     table[1::2, 4, 1] = 2.0
     table[:, 2, 1] = -3.0
     table[::2, 4, 0] = torch.tensor([0.9, 0.9, 0.9, -1.9])
+    table[::2, 2, 2] = torch.tensor([1.5, -0.5, -0.5, -0.5])
     wanted = {(1, 2): 0.4, (0, 1): -0.05, (3, 1): 0.45}
     got = require_returned(answer(table.clone(), 3))
     require(isinstance(got, dict), f"a dict {{(layer, head): mean}} was expected, and {short(got)} came back")
@@ -259,6 +278,10 @@ def _(answer):
         "`values[::2]` alone",
     )
     require(
+        (2, 2) not in chosen,
+        "head 2.2 is large on a single even prompt and below zero on the others: its *largest* value stands out, and its mean doesn't",
+    )
+    require(
         (4, 0) not in chosen,
         "head 4.0 is large on three of the even prompts and far below zero on the fourth: its *mean* is small, and its median isn't",
     )
@@ -271,12 +294,14 @@ def _(answer):
         "you report the means of the very prompts with which you chose: the luckiest head looks best there (0.55 for head 0.1, "
         "which does next to nothing on the others)",
     )
+    other = {0.1: "median", 0.11: "median", 0.26: "largest value", -0.2: "sum"}
+    named = next((what for value, what in other.items() if abs(found[0, 1] - value) < 1e-6), None)
     require(
-        abs(found[0, 1] - 0.1) > 1e-6,
-        "0.1 is the *median* of head 0.1 on the odd prompts; the mean was asked for, and it is −0.05",
+        named is None,
+        f"{found[0, 1]:.2g} is the *{named}* of head 0.1 on the odd prompts; the mean was asked for, and it is −0.05",
     )
     require(
-        abs(found[0, 1] - 0.05) > 1e-6 and abs(found[0, 1] - 0.2) > 1e-6,
+        abs(found[0, 1] - 0.05) > 1e-6 and abs(found[0, 1] - 0.29) > 1e-6,
         "head 0.1's mean on the odd prompts is −0.05, and you report a size: what it does there may go the other way, and the sign "
         "says so",
     )
@@ -285,7 +310,23 @@ def _(answer):
         all(abs(found[head] - wanted[head]) < 1e-6 for head in wanted),
         f"on the odd prompts the chosen heads have the means {wanted}, and you found {found}",
     )
+    fewer = require_returned(answer(table.clone(), 1))
+    require(len(fewer) == 1, f"asked for k=1 head you return {len(fewer)}: is `k` used?")
     return "Head 0.1 of the check's table was chosen by luck, and the other half of the prompts shows it."
+
+
+@contextmanager
+def _biased(projection: torch.nn.Module) -> Iterator[None]:
+    """The projection with a bias, if it has none."""
+    had = projection.bias
+    if had is None:
+        like = projection.weight
+        noise = torch.randn(len(like), generator=torch.Generator().manual_seed(0)).to(like)
+        projection.bias = torch.nn.Parameter(noise, requires_grad=False)
+    try:
+        yield
+    finally:
+        projection.bias = had
 
 
 @exercise("positions.direct", number=5, title="What does a head write?", difficulty=3, minutes=12)
@@ -318,7 +359,7 @@ def _(answer, lm, prompt, direction, metric):
 
     def ask(layer: int) -> Tensor:
         got = require_returned(answer(layer))
-        got = torch.as_tensor(got) if not isinstance(got, Tensor) else got.detach().float().cpu()
+        got = torch.as_tensor(got).detach().float().cpu()
         require(
             tuple(got.shape) != (lm.n_heads, lm.d_model),
             "these are the heads' writes, one vector each; take the dot product with `direction`",
@@ -348,13 +389,15 @@ def _(answer, lm, prompt, direction, metric):
         )
         require(not like(-wanted), "the sign is turned round: a write *along* the direction counts as positive")
         require(
+            not like(wanted.abs()), "you report sizes: a head that writes *against* the direction counts as negative"
+        )
+        require(
             not like(truth(layer, keep_others=True)),
             "that is what all the *other* heads write: keep one head and set the rest to zero",
         )
         require(
             not like(truth(layer, bias=True)),
-            "the projection's bias is in every one of your numbers, and belongs to no head: subtract what the projection makes of "
-            "zeros",
+            BIAS,
         )
         require(not like(truth(layer, 0)), "that is what the heads write at position *0*; the last token was asked for")
         require(
@@ -383,4 +426,8 @@ def _(answer, lm, prompt, direction, metric):
         got, wanted = ask(other), truth(other)
         size = max(float(wanted.abs().max()), 1e-3)
         require(like(wanted), f"right in layer {layer} and not in layer {other}: is `layer` used everywhere?")
+    with _biased(lm.anatomy.place("attention_output", layer).module):
+        got, wanted = ask(layer), truth(layer)
+        size = float(wanted.abs().max())
+        require(like(wanted), BIAS)
     return "The numbers of all heads, biases, MLPs and the embeddings add up to the logit difference, exactly."

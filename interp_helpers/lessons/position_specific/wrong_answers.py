@@ -107,6 +107,14 @@ WRONG = {
         (first_place(IDS + "return int((a != b).int().argmax())"), "for two prompts that are the same you found 0"),
         (first_place(IDS + "return int((a != b).nonzero()[0])"), "your code raised IndexError"),
         (first_place("print(0)"), "is there a `return`?"),
+        (first_place("return len(lm.str_tokens(base)) - 1"), "the *last* token, from which the answer is read"),
+        (
+            first_place(
+                "others = lm.str_tokens(source)\n    return next("
+                "(i for i, t in enumerate(lm.str_tokens(base)) if t not in others), None)"
+            ),
+            "both have the same tokens, in another order",
+        ),
         ("first_place = 1", "the answer is your function `first_place`"),
     ],
     "positions.leak": [
@@ -158,6 +166,16 @@ WRONG = {
             "each value is one mean",
         ),
         (confirm("print(best)"), "your function returned None"),
+        (confirm(k="3"), "asked for k=1 head you return 3"),
+        (confirm(choose="values[::2].max(0).values"), "head 2.2 is large on a single even prompt"),
+        (
+            confirm("{divmod(i, n_heads): values[1::2].sum(0)[divmod(i, n_heads)].item() for i in best.tolist()}"),
+            "is the *sum* of head 0.1",
+        ),
+        (
+            confirm("{divmod(i, n_heads): values[1::2].amax(0)[divmod(i, n_heads)].item() for i in best.tolist()}"),
+            "is the *largest value* of head 0.1",
+        ),
         (
             confirm(choose="(-values[::2].mean(0))"),
             "head 2.1 *lowers* the metric",
@@ -194,6 +212,16 @@ WRONG = {
     ],
     "positions.direct": [
         (direct_effects("-(project(alone.flatten(1)) @ direction).detach()"), "the sign is turned round"),
+        (
+            direct_effects("(project(alone.flatten(1)) @ direction).detach()"),
+            "the projection's bias is in every one of your numbers",
+        ),
+        (
+            direct_effects(
+                "((project(alone.flatten(1)) - project(torch.zeros_like(z).flatten())) @ direction).detach().abs()"
+            ),
+            "you report sizes",
+        ),
         (
             direct_effects("(project(z.flatten()) @ direction).detach().expand(lm.n_heads)"),
             "every head got the same number",
@@ -237,5 +265,79 @@ WRONG = {
         ),
         (direct_effects("print(z)"), "your function returned None"),
         ("direct_effects = torch.zeros(9)", "the answer is your function `direct_effects`"),
+    ],
+}
+
+
+RIGHT = {
+    "positions.rows": [
+        ends("list(lm.find(p, s))[-1:]"),
+        """places = []
+for number in range(3):
+    tokens = lm.find(three[number], subjects[number])
+    places.append((tokens.stop - 1,))
+site = Site(component="block_output", layer=8, positions=tuple(places))""",
+        ends("[lm.find(p, s)[-1] - len(lm.str_tokens(p))]"),
+    ],
+    "positions.first": [
+        first_place(
+            "pairs = zip(lm.tokens(base)[0].tolist(), lm.tokens(source)[0].tolist())\n"
+            "    return next((i for i, (a, b) in enumerate(pairs) if a != b), None)"
+        ),
+        """def first_place(base, source):
+    one, other = lm.str_tokens(base), lm.str_tokens(source)
+    for position in range(len(one)):
+        if one[position] != other[position]:
+            return position""",
+        """import numpy as np
+
+def first_place(base, source):
+    same = lm.tokens(base)[0].numpy() == lm.tokens(source)[0].numpy()
+    return None if same.all() else np.argmin(same)""",
+    ],
+    "positions.leak": [
+        """def overwrite(stream, source, columns):
+    new = stream.clone()
+    for row, column in enumerate(columns):
+        new[row, column] = source[row, column]
+    return new""",
+        """def overwrite(stream, source, columns):
+    at = torch.nn.functional.one_hot(torch.tensor(columns), stream.shape[1]).bool()
+    return torch.where(at[..., None], source, stream)""",
+        """def overwrite(stream, source, columns):
+    new = stream.numpy().copy()
+    for row, column in enumerate(columns):
+        new[row, column] = source[row, column]
+    return new""",
+    ],
+    "positions.confirm": [
+        """def confirm(values, k):
+    chosen = values[::2].mean(dim=0)
+    order = sorted(((float(chosen[l, h]), l, h) for l in range(len(chosen)) for h in range(chosen.shape[1])), reverse=True)
+    return {(l, h): float(values[1::2, l, h].mean()) for _, l, h in order[:k]}""",
+        """import numpy as np
+
+def confirm(values, k):
+    even, odd = values.numpy()[0::2].mean(0), values.numpy()[1::2].mean(0)
+    best = np.argsort(-even, axis=None)[:k]
+    return {tuple(int(n) for n in np.unravel_index(i, even.shape)): odd.flat[i] for i in best}""",
+    ],
+    "positions.direct": [
+        """def direct_effects(layer):
+    z = record(lm, prompt, "attention_value_output").stack("attention_value_output")[layer, 0, -1]
+    weight = lm.anatomy.place("attention_output", layer).module.weight.detach()
+    blocks = weight.view(lm.d_model, lm.n_heads, lm.d_head)
+    return torch.einsum("dhe,he,d->h", blocks, z, direction)""",
+        """def direct_effects(layer):
+    z = record(lm, prompt, "attention_value_output")["attention_value_output", layer][0, -1]
+    project = lm.anatomy.place("attention_output", layer).module
+    found = []
+    with torch.no_grad():
+        nothing = project(torch.zeros(lm.n_heads * lm.d_head))
+        for head in range(lm.n_heads):
+            alone = torch.zeros_like(z)
+            alone[head] = z[head]
+            found.append(float((project(alone.flatten()) - nothing) @ direction))
+    return found""",
     ],
 }
