@@ -4,13 +4,30 @@ from .direct_effects import DirectEffects, direct_logit_attribution, frozen_norm
 from .heads import Head, average_share, confirm_heads, strongest_heads
 from .names import patch_names
 from .patching import attribution_sweep, patch_sweep, wrong_source_control
+from .probing import (
+    Erasure,
+    Probe,
+    ProbeAccuracy,
+    at_last_token,
+    fit_probe,
+    mean_difference,
+    probe,
+    probe_bars,
+    probe_curves,
+    push_heads,
+    share_left,
+)
 from .sweep import Sweep, by_place
 from .tracing import average_traces, causal_trace, draws, embedding_std
 
 __all__ = [
     "DirectEffects",
+    "Erasure",
     "Head",
+    "Probe",
+    "ProbeAccuracy",
     "Sweep",
+    "at_last_token",
     "attribution_sweep",
     "average_share",
     "average_traces",
@@ -20,9 +37,16 @@ __all__ = [
     "direct_logit_attribution",
     "draws",
     "embedding_std",
+    "fit_probe",
     "frozen_norm",
+    "mean_difference",
     "patch_names",
     "patch_sweep",
+    "probe",
+    "probe_bars",
+    "probe_curves",
+    "push_heads",
+    "share_left",
     "strongest_heads",
     "wrong_source_control",
 ]
