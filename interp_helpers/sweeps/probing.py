@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..edits import add
-from ..plotting import bars, curves
 from ..sites import Site
 
 
@@ -163,6 +162,8 @@ def probe_bars(found: Mapping[str, ProbeAccuracy], *, title: str, where: str):
     >>> probe_bars({"first unit": probe(x, x[:, 0] > 0.5)}, title="It is read", where="here")
     It is read accuracy, here (mean ± standard error): first unit 0.83, first unit: always the commoner label 0.83.
     """
+    from ..plotting import bars
+
     values = {}
     for name, one in found.items():
         values[name] = one.mean
@@ -178,6 +179,8 @@ def probe_curves(layers: Sequence[int], found: Mapping[str, ProbeAccuracy], *, t
     >>> probe_curves([0, 1], {"a unit": probe(x, x[1, :, 0] > 0.5)}, title="Later")
     Later accuracy on what was held out...
     """
+    from ..plotting import curves
+
     lines = {}
     for name, one in found.items():
         lines.setdefault(round(one.majority, 3), []).append(name)
@@ -236,6 +239,8 @@ class Erasure:
 
     def figure(self, others: Mapping[str, Sequence[tuple[float, float]]], *, name: str):
         """The accuracy, and the shares left without this direction and without others."""
+        from ..plotting import curves
+
         shares = {name: self.left, **others}
         found = "\n".join(self.at(i) for i in (self.needed, self.idle) if i is not None)
         return curves(
