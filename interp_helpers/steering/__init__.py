@@ -1,10 +1,10 @@
 """A direction added while the model writes: vectors, how they are built, and whether they work."""
 
 from .build import pooled
-from .fair_test import FairTest, fair_test
+from .fair_test import FairTest, fair_test, score_table
 from .personas import Persona, personas, prompts, saved_vector, vector_path
 from .report import results
-from .scores import SAMPLING, Scores, steering_scores, topic_scores, wilson
+from .scores import SAMPLING, Scores, perplexity, steering_scores, topic_scores, wilson
 from .strengths import layer_sweep
 from .vector import WHERE, SteeringVector
 from .words import count_words, finder, first_words
@@ -21,11 +21,13 @@ __all__ = [
     "finder",
     "first_words",
     "layer_sweep",
+    "perplexity",
     "personas",
     "pooled",
     "prompts",
     "results",
     "saved_vector",
+    "score_table",
     "steering_scores",
     "topic_scores",
     "vector_path",

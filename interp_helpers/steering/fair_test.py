@@ -39,13 +39,20 @@ class FairTest:
         )
 
     def __repr__(self) -> str:
-        first, *_ = self.scores.values()
-        lines = [f"{'':18}" + "".join(f"{words:>20}" for words in first.hits) + f"{'perplexity':>12}{'repetition':>12}"]
-        for name, x in self.scores.items():
-            shares = [f"{x.rate(words):.2f} [{{:.2f}}, {{:.2f}}]".format(*x.interval(words)) for words in x.hits]
-            told = "".join(f"{share:>20}" for share in shares)
-            lines.append(f"{name:18}{told}{x.perplexity:12.1f}{x.repetition:12.2f}")
-        return "\n".join(lines)
+        return score_table(self.scores)
+
+
+def score_table(scores: Mapping[str, Scores]) -> str:
+    """A line a condition: the share of its texts with a word of each list that all conditions have, with the 95 % interval, their
+    perplexity and repetition."""
+    first, *_ = scores.values()
+    listed = [words for words in first.hits if all(words in x.hits for x in scores.values())]
+    lines = [f"{'':18}" + "".join(f"{words:>20}" for words in listed) + f"{'perplexity':>12}{'repetition':>12}"]
+    for name, x in scores.items():
+        shares = [f"{x.rate(words):.2f} [{{:.2f}}, {{:.2f}}]".format(*x.interval(words)) for words in listed]
+        told = "".join(f"{share:>20}" for share in shares)
+        lines.append(f"{name:18}{told}{x.perplexity:12.1f}{x.repetition:12.2f}")
+    return "\n".join(lines)
 
 
 def fair_test(

@@ -82,6 +82,12 @@ class Scores:
             found.setdefault(prompt, []).append(hit)
         return {prompt: sum(hits) / len(hits) for prompt, hits in found.items()}
 
+    def compare(self, other: Scores, words: str) -> str:
+        """Whether these continuations have one of a list's words in "more" cases than the other ones, in "fewer", or whether that is "open":
+        so it is called where the two 95 % intervals overlap, a rule that rather leaves a difference open than finds one too many."""
+        (low, high), (other_low, other_high) = self.interval(words), other.interval(words)
+        return "more" if low > other_high else "fewer" if high < other_low else "open"
+
     def __repr__(self) -> str:
         rates = [
             f"{words} {self.rate(words):.2f} [{self.interval(words)[0]:.2f}, {self.interval(words)[1]:.2f}]"
@@ -185,6 +191,12 @@ def surprise(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) ->
             begin = max(1, int(shared.long().cumprod(0).sum()))
             found.append(nll[i, begin - 1 : end - 1].cpu())
     return found
+
+
+def perplexity(lm: LanguageModel, prompts: Sequence[str], texts: Sequence[str]) -> float:
+    """exp of the mean −log p over all tokens of the texts, each after its prompt, under the model *as it is now*: steered where steering is
+    on, as a writer finds its own text. `Scores.perplexity` is always that of the unsteered model."""
+    return torch.cat(surprise(lm, as_texts(prompts, "prompts"), as_texts(texts, "texts"))).mean().exp().item()
 
 
 def topic_scores(

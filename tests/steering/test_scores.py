@@ -19,7 +19,7 @@ from interp_helpers import SAMPLING, SteeringVector, fair_test, layer_sweep, loa
 from interp_helpers.__main__ import main
 from interp_helpers.steering import report as vectors
 from interp_helpers.steering.personas import prompts, read_data, saved_vector, vector_path
-from interp_helpers.steering.scores import Nucleus, Scores, surprise, topic_scores, wilson
+from interp_helpers.steering.scores import Nucleus, Scores, perplexity, surprise, topic_scores, wilson
 from interp_helpers.steering.strengths import SteeringSweep
 from interp_helpers.steering.words import finder
 
@@ -285,6 +285,19 @@ def test_a_word_may_begin_or_end_in_a_sign(lm):
             steering_scores(lm, PROMPTS, {"named": words}, **how)
     has = finder(["C++", "rust"])
     assert [has(text) for text in ("I like c++ a lot", "Rust!", "rusty", "C+")] == [True, True, False, False]
+
+
+def test_a_difference_is_shown_where_the_intervals_lie_apart():
+    few, some, many = (scores((True,) * n + (False,) * (24 - n)) for n in (1, 7, 20))
+    assert [x.compare(some, "named") for x in (few, some, many)] == ["open", "open", "more"]
+    assert few.compare(many, "named") == "fewer"
+
+
+def test_perplexity_is_that_of_the_model_as_it_is(lm, vector):
+    found = steering_scores(lm, PROMPTS, WORDS, samples=1, seeds=(0,), max_new_tokens=4)
+    assert perplexity(lm, found.prompts, found.texts) == pytest.approx(found.perplexity, rel=1e-4)
+    with vector.apply(lm, 3.0):
+        assert perplexity(lm, found.prompts, found.texts) != pytest.approx(found.perplexity, rel=1e-2)
 
 
 # -- the fair test ----------------------------------------------------------------------------------------------------

@@ -37,16 +37,23 @@ def _(answer, lm):
         read.append(tokens.shape[1])
         cached.append(kwargs.get("past_key_values") is not None)
 
+    def ready_made(*args, **kwargs):
+        raise NotYet(
+            "`generate` has the loop inside: here the loop is yours, with one call of `lm.model(…)` a new token"
+        )
+
     handle = lm.model.register_forward_pre_hook(count, with_kwargs=True)
+    lm.model.generate = ready_made
     try:
         with torch.no_grad():
             got = require_attempted(answer(ids.clone(), N))
     finally:
         handle.remove()
+        del lm.model.generate
     require_returned(got)
-    if isinstance(got, Tensor):
+    if hasattr(got, "tolist"):  # a tensor or an array
         got = got.flatten().tolist()
-    require(isinstance(got, list), f"a list of {N} token ids was expected, and {short(got)} came back")
+    require(isinstance(got, list | tuple), f"a list of {N} token ids was expected, and {short(got)} came back")
     got = [int(token) for token in got]
     prompt = ids[0].tolist()
     require(got[: len(prompt)] != prompt, "your list begins with the prompt: return the new tokens alone")
@@ -54,25 +61,26 @@ def _(answer, lm):
     require(read, "the model was never called: call `lm.model(…)`")
     require(
         got[0] == wanted[0],
-        "the first new token is another one: it is decided where the prompt's *last* token is read, logits[:, -1]",
+        "the first new token is another one: it is decided where the prompt's *last* token is read",
     )
+    rounds = ", ".join(map(str, read))
     astray = f"the first {_agree(got, wanted)} new tokens are right, then it goes astray"
     require(
         got == wanted or not any(cached) or max(read[1:], default=1) == 1,
-        f"{astray}: the model has the cache *and* reads {', '.join(map(str, read))} tokens; what is in the cache isn't read again",
+        f"{astray}: the model has the cache *and* reads {rounds} tokens; what is in the cache isn't read again",
     )
     require(got == wanted, f"{astray}: does each round read the token just chosen, *and* the cache of all before it?")
-    once = len(prompt) + N
+    require(any(cached[1:]), f"the tokens are right, but no round was given the cache: it read {rounds} tokens")
     require(
-        any(cached[1:]),
-        f"the tokens are right, but no round was given the cache: it read {', '.join(map(str, read))} tokens",
+        len(read) != N + 1 or sum(read) != len(prompt) + N,
+        f"the tokens are right, but the model ran {N + 1} times for {N} new tokens: the last new token is written and needs no reading",
     )
     require(
-        sum(read) <= once,
-        f"the tokens are right, but the model read {sum(read)} tokens for them ({', '.join(map(str, read))}): with the cache each token is read "
-        f"once, {once - 1} in all",
+        sum(read) == len(prompt) + N - 1,
+        f"the tokens are right, but the model read {sum(read)} tokens for them ({rounds}): with the cache each token is read "
+        f"once, {len(prompt) + N - 1} in all",
     )
-    return f"The model read {', '.join(map(str, read))} tokens. The first round is another thing than the others, and that is what this notebook is about."
+    return f"The model read {rounds} tokens. The first round differs from the others, and that is what this notebook is about."
 
 
 def _agree(one: list, other: list) -> int:
@@ -95,7 +103,7 @@ WHERE = {
         ),
         (True, "the third new token is a new token: when it is read, it is steered"),
     ),
-    "everywhere": ((True, "everywhere is in the prompt, too"), (True, "everywhere is at new tokens, too")),
+    "everywhere": ((True, "*everywhere* includes the prompt"), (True, "*everywhere* includes the new tokens")),
 }
 
 
@@ -111,7 +119,9 @@ def _(answer):
         require(name in answer, f"the setting {name!r} is missing from your dictionary")
         given = require_attempted(answer[name], f"the entry of {name!r}")
         require(
-            isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(one, bool) for one in given),
+            isinstance(given, tuple | list)
+            and len(given) == 2
+            and all(one in (True, False) for one in given),  # 1 and 0 as well
             f"the entry of {name!r} is two answers, (True or False, True or False), and you gave {short(given)}",
         )
         whats = ("the first new token", "the third's own activations")
@@ -139,6 +149,13 @@ def _(answer):
         (table((0.0, 0.0, 10.0), (0.2, 0.4, 14.0), (0.3, 0.6, 19.0)), 2.0, 0.3),
         (table((0.0, 0.0, 5.0), (0.2, 0.7, 10.0), (0.4, 0.9, 11.0)), 2.0, 0.2),  # “at most”
         (table((0.0, 0.5, 5.0), (0.2, 0.4, 6.0), (0.4, 0.9, 40.0)), 2.0, 0.0),  # the unsteered row counts, too
+        (table((0.0, 0.1, 6.0), (0.2, 0.3, 3.0), (0.4, 0.7, 11.0)), 2.0, 0.4),  # the unsteered row isn't the cheapest
+        (
+            table((0.0, 0.0, 5.0), (0.2, 0.3, 12.0), (0.4, 0.6, 9.0)),
+            2.0,
+            0.4,
+        ),  # after a row beyond the budget comes one within
+        (table((0.0, 0.0, 5.0), (0.2, 0.62, 6.0), (0.4, 0.64, 9.0)), 2.0, 0.4),  # alike only when rounded
     ]
     for rows, budget, wanted in cases:
         given = [dict(row) for row in rows]
@@ -159,13 +176,27 @@ def _(answer):
         )
         within = [row for row in rows if row["perplexity"] <= budget * base]
         best = max(row["hits"] for row in within)
+        better = f"within the budget strength {got} has {chosen['hits']:.0%} hits, and another strength has {best:.0%}"
+        require(wanted != 0, f"{better}: the unsteered row, of strength 0, may be chosen as well")
+        require(
+            min(row["perplexity"] for row in rows) == base,
+            f"{better}: the budget is a multiple of the *unsteered* perplexity, and here a steered row has the lowest one",
+        )
+        beyond = [i for i, row in enumerate(rows) if row["perplexity"] > budget * base]
+        require(
+            not beyond or beyond[-1] == len(rows) - 1,
+            f"{better}: it stands below a row that is beyond the budget; look at every row",
+        )
+        require(
+            best - chosen["hits"] > 0.05 or best == chosen["hits"],
+            f"{better}: compare the hits as they are, without rounding",
+        )
         require(
             chosen["hits"] == best,
-            f"within the budget strength {got} has {chosen['hits']:.0%} hits, and another strength has {best:.0%}; a perplexity is within it "
-            f"if it is at most {budget} times that of strength 0",
+            f"{better}; a perplexity is within it if it is at most {budget} times that of strength 0",
         )
         raise NotYet(f"several strengths have {best:.0%} hits: of equals, take the one with the lowest perplexity")
-    return "A rule that is stated before the numbers are seen. The budget is yours to choose, and to report."
+    return "The rule was fixed before the numbers were seen. The budget is yours to choose, and to report."
 
 
 @exercise("generation.ablate", number=4, title="Take a direction out", difficulty=2, minutes=6)
@@ -181,6 +212,7 @@ def _(answer):
         h, v = torch.randn(shape, generator=draw), 3 * torch.randn(shape[-1], generator=draw)
         kept = h.clone(), v.clone()
         got = require_returned(answer(h, v))
+        got = torch.as_tensor(got) if hasattr(got, "__array__") else got
         require(isinstance(got, Tensor), f"a tensor was expected, and {short(got)} came back")
         require(
             torch.equal(h, kept[0]) and torch.equal(v, kept[1]), "your function changed the tensors that it was given"
@@ -193,7 +225,7 @@ def _(answer):
         along = (h @ u)[..., None] * u
 
         def near(x, got=got):
-            return torch.allclose(got, x, atol=1e-4)
+            return torch.allclose(got.float(), x, atol=1e-4)
 
         if near(h - along):
             continue
@@ -203,10 +235,20 @@ def _(answer):
             "you subtracted the same vector everywhere: that is steering away, not ablation",
         )
         require(not near(along), "that is the part along v; what is asked for is the rest")
-        require(not near(h + along), "the sign is turned round: what lies along v is now there twice")
+        require(not near(h + along), "the sign is wrong: what lies along v is now there twice")
+        require(not near(h - 2 * along), "it is taken out twice: what pointed along v now points as far the other way")
+        require(
+            not near(h - (h @ u).mean() * u) and not near(h - (h @ u).mean(-1, keepdim=True)[..., None] * u),
+            "every row lost the same amount, the mean one; each row has a part of its own along v",
+        )
+        rest = h - along
+        require(
+            not near(rest * h.norm(dim=-1, keepdim=True) / rest.norm(dim=-1, keepdim=True)),
+            "what is left was stretched to the old length of h; what doesn't lie along v stays as it was",
+        )
         require(
             not near(h - (h @ v)[..., None] * v),
-            "v has not length 1, and h·v v is too long by ‖v‖²: bring v to length 1 first",
+            "v may have any length, and you took out too much by its square: bring v to length 1 first",
         )
         require(
             not near(h - (h @ u).clamp(min=0)[..., None] * u),
@@ -215,9 +257,6 @@ def _(answer):
         require(
             not near(h - (h @ u)[..., None] * v), "the coordinate is along u, of length 1, and you took it out along v"
         )
-        raise NotYet(
-            "of random activations something along v is left, or something across it is gone: is it h − (h·u) u?"
-        )
-    return (
-        "Nothing along v is left, and nothing across it was touched. Whether “nothing” is neutral is the next question."
-    )
+        require((got.float() @ u).abs().max() < 1e-3, "something along v is left in random activations")
+        raise NotYet("nothing along v is left, but something at right angles to it changed as well")
+    return "Nothing along v is left, and nothing at right angles to it was touched. Whether zero is neutral is the next question."
