@@ -1,6 +1,7 @@
 """A direction added while the model writes: vectors, how they are built, and whether they work."""
 
 from .build import pooled
+from .chat import chat_prompt
 from .fair_test import FairTest, fair_test, score_table
 from .personas import Persona, personas, prompts, saved_vector, vector_path
 from .report import results
@@ -10,12 +11,13 @@ from .vector import WHERE, SteeringVector
 from .words import count_words, finder, first_words
 
 __all__ = [
+    "SAMPLING",
+    "WHERE",
     "FairTest",
     "Persona",
-    "SAMPLING",
     "Scores",
     "SteeringVector",
-    "WHERE",
+    "chat_prompt",
     "count_words",
     "fair_test",
     "finder",

@@ -40,8 +40,8 @@ class SteeringSweep:
 
     @property
     def chosen(self) -> tuple[int, int]:
-        """The rule: of the settings within the budget, the one with most hits; of equals, the one with the lowest perplexity. Where
-        none is within, the one with the lowest perplexity."""
+        """The rule: of the settings within the budget, the one with most hits; if several tie, the one with the lowest perplexity.
+        Where none is within, the one with the lowest perplexity."""
         cells = [(i, j) for i in range(len(self.vectors)) for j in range(len(self.strengths))]
         within = [(i, j) for i, j in cells if self.cost(i, j) <= self.budget]
         if not within:
@@ -66,7 +66,7 @@ class SteeringSweep:
         return self.scores[i][j].perplexity / self.unsteered.perplexity
 
     def plot(self, title: str | None = None):
-        """Hits against perplexity, a line a layer and a point a strength; right of the dotted line it is too dear."""
+        """Hits against perplexity, a line a layer and a point a strength; what costs more than the budget says so."""
         from .. import plotting
 
         costs = {
@@ -80,7 +80,13 @@ class SteeringSweep:
             dict(zip(costs, hits, strict=True)),
             title=title or f"Chosen: layer {self.layers[i]} at strength {self.strengths[j]:.2g}",
             limits={f"allowed: {self.budget:g}": self.budget},
-            beside=dict.fromkeys(costs, [f"{strength:g}" for strength in self.strengths]),
+            beside={
+                layer: [
+                    f"{strength:g}" + ", too dear" * (cost > self.budget)
+                    for strength, cost in zip(self.strengths, row, strict=True)
+                ]
+                for layer, row in costs.items()
+            },
             xlabel="perplexity, in multiples of the unsteered; beside each point its strength",
             ylabel=f"share of texts\nwith a word of “{self.words}”",
         )

@@ -154,10 +154,11 @@ class SteeringVector:
 
     # -- keep -----------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write it to a safetensors file, with all that is known about it."""
+    def save(self, path: str | Path) -> Path:
+        """Write it to a safetensors file, with all that is known about it; the file's path comes back."""
         about = {key: getattr(self, key) for key in _KEPT}
         save_file({"direction": self.direction.contiguous()}, path, metadata={"steering_vector": json.dumps(about)})
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> SteeringVector:

@@ -19,11 +19,13 @@ FIELDS = {
 
 
 STRENGTH, MODE, LENGTH = 0.35, "clamp", 30  # what the texts are written with, and how many tokens of each
+_LAST: dict = dict.fromkeys(FIELDS, ...)  # what this session's last form holds
 _BETWEEN = {"name": "\n", "having": "\n", "lacking": "\n", "words": ", "}
 
 
 class contrast_builder(Live):
-    """A form for two lists of sentences; it builds the vector between them and shows texts without and with it.
+    """A form for two lists of sentences; it builds the vector between them and shows texts without and with it. A new form begins
+    with the sentences of this session's last one, so that running its cell again loses none; `clear()` empties it.
 
     >>> builder = contrast_builder(lm, 24)
     >>> builder.fill(name="glad", having=["I am glad today."], lacking=["I am tired today."])  # where widgets don't run
@@ -41,9 +43,13 @@ class contrast_builder(Live):
 
     def __init__(self, lm, layer: int, prompts: Sequence[str] = ("Yesterday we", "The first thing I do is")):
         self.lm, self.layer, self.prompts = lm, layer, list(prompts)
-        self.contrast: dict = dict.fromkeys(FIELDS, ...)
+        self.contrast: dict = dict(_LAST)
         self.vector: SteeringVector | None = None
         self._texts: list[tuple[str, str, str]] = []
+
+    def clear(self) -> contrast_builder:
+        """Empty the form."""
+        return self.fill(**dict.fromkeys(FIELDS, ...))
 
     def fill(self, **fields) -> contrast_builder:
         """Fill in fields of `contrast`; what was built before is forgotten.
@@ -55,6 +61,7 @@ class contrast_builder(Live):
             if name not in FIELDS:
                 raise ValueError(f"There is no field {name!r}: {', '.join(FIELDS)}.")
         self.contrast |= fields
+        _LAST.update(self.contrast)
         self.vector, self._texts, self._widget = None, [], None
         return self
 
@@ -135,6 +142,7 @@ class contrast_builder(Live):
                 text = field.value.strip()
                 pieces = [piece.strip() for piece in text.split(_BETWEEN[name].strip(" ")) if piece.strip()]
                 self.contrast[name] = (text if name == "name" else pieces) if text else ...
+            _LAST.update(self.contrast)
             if self.contrast != before:  # what was built is of other sentences
                 self.vector, self._texts = None, []
 

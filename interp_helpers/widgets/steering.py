@@ -6,10 +6,10 @@ import html
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
-from ..steering import SAMPLING, WHERE, SteeringVector
+from ..steering import SAMPLING, WHERE, SteeringVector, finder
 from .explorer import LOOK, Explorer, the_same
 
-STRONGEST, STEP = 0.6, 0.05
+STRONGEST, STEP, SEEDS = 0.6, 0.05, 5
 
 
 class steering_explorer(Explorer):
@@ -24,6 +24,7 @@ class steering_explorer(Explorer):
         lm: the model that the vectors were built on.
         vectors: {name: vector}.
         prompts: what to choose from.
+        words: it opens at the first seed whose steered text has one of these words; at seed 0 where none has, and where none are given.
         max_new_tokens: how much is written.
 
     Attributes:
@@ -36,17 +37,28 @@ class steering_explorer(Explorer):
 
     waiting = "Writing…"
 
-    def __init__(self, lm, vectors: Mapping[str, SteeringVector], prompts: Sequence[str], *, max_new_tokens: int = 40):
+    def __init__(
+        self,
+        lm,
+        vectors: Mapping[str, SteeringVector],
+        prompts: Sequence[str],
+        *,
+        words: Sequence[str] = (),
+        max_new_tokens: int = 40,
+    ):
         if not vectors or isinstance(prompts, str) or not prompts:
             raise ValueError("The explorer needs vectors, {name: SteeringVector}, and a list of at least one prompt.")
         super().__init__({
-            "vector": dict(vectors), "prompt": the_same(prompts), "where": the_same(WHERE), "seed": the_same(range(5)),
+            "vector": dict(vectors), "prompt": the_same(prompts), "where": the_same(WHERE), "seed": the_same(range(SEEDS)),
         })  # fmt: skip
         self.lm, self.max_new_tokens = lm, max_new_tokens
         self.vector, self.prompt, self.where, self.seed = next(iter(vectors.values())), prompts[0], WHERE[0], 0
         self.strength = 0.3 if self.vector.strength is None else self.vector.strength
         self.limit = max(STRONGEST, abs(self.strength))
         self._texts: dict[tuple, str] = {}
+        if words:
+            has_one = finder(words)
+            self.seed = next((seed for seed in range(SEEDS) if has_one(self.choose(seed=seed).steered)), 0)
 
     def choose(self, *, strength: float | None = None, **changes) -> steering_explorer:
         """Change what is chosen; see `Explorer.choose`.

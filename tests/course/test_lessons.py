@@ -59,7 +59,7 @@ def test_a_progress_file_of_version_0_1_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("INTERP_PROGRESS", str(tmp_path / "progress.json"))
     rows = {line.split("  ")[0]: re.split("  +", line)[1:] for line in str(progress()).splitlines()}
     assert rows["1 · Activation patching"][:2] == ["1 of 5", "1 of 5"]
-    assert rows["Steering workshop"] == ["4 of 4", "5 of 5", "19 of 19", "done"]
+    assert rows["Steering workshop"] == ["4 of 4", "5 of 5", "22 of 22", "done"]
     assert "Your prediction was 3 too low" in str(reveal("patching.layer", 23))
 
 

@@ -323,8 +323,9 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(lm, vector, call, senten
 def test_a_file_brings_back_everything(lm, vector, tmp_path):
     trained = SteeringVector.train(lm, WARM, 1, steps=2, name="trained")
     for made in (vector, trained, vector.random(1)):
-        made.save(tmp_path / "v.safetensors")
-        back = SteeringVector.load(tmp_path / "v.safetensors")
+        path = made.save(str(tmp_path / "v.safetensors"))
+        assert path == tmp_path / "v.safetensors"
+        back = SteeringVector.load(path)
         assert torch.equal(back.direction, made.direction)
         for key in ("layer", "component", "name", "model", "scale", "strength", "mode", "provenance"):
             assert getattr(back, key) == getattr(made, key)

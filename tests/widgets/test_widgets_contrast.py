@@ -17,7 +17,7 @@ PROMPTS = ["Yesterday we", "The lake is"]
 
 @pytest.fixture
 def builder():
-    return contrast_builder(tiny("gpt2"), 1, PROMPTS)
+    return contrast_builder(tiny("gpt2"), 1, PROMPTS).clear()
 
 
 def test_it_builds_the_librarys_vector_and_shows_its_texts(builder):
@@ -49,6 +49,20 @@ def test_what_is_not_filled_in_is_not_attempted(builder):
 def test_filling_in_forgets_what_was_built(builder):
     builder.fill(having=HAVING, lacking=LACKING).build()
     assert builder.fill(lacking=LACKING[:2]).vector is None and repr(builder) == "Nothing built yet."
+
+
+def test_a_form_whose_cell_is_run_again_keeps_the_sentences(builder):
+    builder.fill(name="the sea", words=["sea"])
+    (name, words), (having, lacking) = (
+        [side.children[1] for side in row.children] for row in builder.widget.children[:2]
+    )
+    having.value, lacking.value = "\n".join(HAVING), "\n".join(LACKING)
+    again = contrast_builder(builder.lm, 1, PROMPTS)
+    assert again.contrast == builder.contrast and again.contrast["having"] == HAVING and again.vector is None
+    again.fill(name="the ocean")
+    assert builder.contrast["name"] == "the sea", "the old form keeps its own"
+    assert set(again.clear().contrast.values()) == {...}
+    assert set(contrast_builder(builder.lm, 1).contrast.values()) == {...}
 
 
 def test_the_code_makes_the_same_form_again(builder):
@@ -89,7 +103,7 @@ def test_the_form_reads_lines_and_builds_at_the_press_of_its_button(builder):
 
 
 def test_a_form_that_is_filled_in_shows_it():
-    builder = contrast_builder(tiny("gpt2"), 1).fill(name="the sea", having=HAVING, words=["sea", "wave"])
+    builder = contrast_builder(tiny("gpt2"), 1).clear().fill(name="the sea", having=HAVING, words=["sea", "wave"])
     (name, words), (having, lacking) = (
         [side.children[1] for side in row.children] for row in builder.widget.children[:2]
     )

@@ -75,3 +75,12 @@ def test_bad_choices_are_refused(panel):
         panel.choose(where="later")
     with pytest.raises(ValueError, match="needs vectors"):
         steering_explorer(panel.lm, {}, PROMPTS)
+
+
+def test_it_opens_at_a_text_with_one_of_the_words(panel):
+    lm, prompt = panel.lm, PROMPTS[:1]
+    texts = [panel.choose(seed=seed).steered for seed in range(5)]
+    word = next(word for word in texts[2].split() if word.isalpha() and not any(word in text for text in texts[:2]))
+    vectors = panel.choices["vector"]
+    assert steering_explorer(lm, vectors, prompt, max_new_tokens=6, words=[word]).seed == 2
+    assert steering_explorer(lm, vectors, prompt, max_new_tokens=6, words=["nowhere"]).seed == 0

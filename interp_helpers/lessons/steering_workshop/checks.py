@@ -11,18 +11,23 @@ from unicodedata import normalize
 import regex
 
 from ...course import NotYet, exercise, require, require_attempted, short
-from ...steering import SteeringVector, count_words, finder, first_words, results
+from ...steering import SteeringVector, count_words, finder, first_words, personas, results
+from .experiment import compared
 
-FEWEST = 8  # sentences a list
+FEWEST = 6  # sentences a list
+PAST = set(
+    "was were had did went came saw said made took got gave found told left felt kept heard ran ate drank sat stood swam drove rode flew sang "
+    "wrote read spoke won bought brought thought knew began grew fell lay slept woke met put let cut built sent spent".split()
+)
 SETS = {"having": "sentences that have it", "lacking": "sentences that lack it"}
 
 
-@exercise("workshop.contrast", number=1, title="A contrast of your own", difficulty=2, minutes=8)
+@exercise("workshop.contrast", number=1, title="A contrast of your own", difficulty=2, minutes=11)
 def _(answer, lm):
     """
-    - Take something that people write about in many ways: the sea, cooking, football, being in a hurry. Write ten sentences about it, each of another kind: what somebody did, saw, said, owns, remembers.
-    - Then write each of them once more about something else, and change as little as you can: “We walked along the *beach*”, “We walked along the *road*”. So what the two lists differ in is the matter, and not the length or the form.
-    - The words that count are those that a text about it would have, yours and others; none of them may stand in the second list.
+    - Take something that people write about in many ways: the sea, cooking, football, being in a hurry. Write six sentences about it or more, each of another kind: what somebody did, saw, said, owns, remembers.
+    - Then write each of them once more about something else, and change as little as you can: “We walked along the *beach*”, “We walked along the *road*”. So the two lists differ in the topic, and not in length or form.
+    - The words that count are those that a text about your topic would have, yours and others. None of them may stand in the second list.
     """
     require(
         isinstance(answer, Mapping),
@@ -72,10 +77,46 @@ def _(answer, lm):
                 count / len(one) <= 0.5 + also / len(other),
                 f"{count} of your {len(one)} sentences that {said} {what} {most}, and {also} of the others: the vector would hold that, too",
             )
+    for listed, said in ((having, "have it"), (lacking, "lack it")):
+        near = [(text, other) for i, text in enumerate(listed) for other in listed[:i] if _near_copies(text, other)]
+        require(
+            len({text for text, _ in near}) <= len(listed) / 4,
+            f"too many of your sentences that {said} are near-copies, such as {short(near and near[0][1])} and "
+            f"{short(near and near[0][0])}: the vector would hold this one sentence, and not what it is about",
+        )
+    for what, sign in (("in the past", _past), *_moods(words)):
+        one, other = (sum(map(sign, listed)) for listed in (having, lacking))
+        require(
+            abs(one - other) <= len(having) / 2,
+            f"{one} of your sentences that have it are {what}, and {other} of those that lack it: the vector would hold that, too",
+        )
     return (
-        "Nothing that this check looks for (number, length, first words, last signs, your words in the wrong list) spoils the two lists. It can't see "
-        "tense, language or mood: read them once more. How good the vector is you can only find out by trying it."
+        "Nothing that this check looks for (number, length, first words, last signs, near-copies, your words in the wrong list) spoils the two lists. "
+        "Of tense and mood it knows a few English words only: read your lists once more. How good the vector is you find out by trying it."
     )
+
+
+def _near_copies(text: str, other: str) -> bool:
+    """Whether at most one word in four is another one."""
+    one, two = set(_bare(text).split()), set(_bare(other).split())
+    return min(len(one), len(two)) >= 4 and len(one & two) / max(len(one), len(two)) >= 0.75
+
+
+def _past(text: str) -> bool:
+    """Whether an English sentence speaks of the past, as far as its form shows it."""
+    found = set(_bare(text).split())
+    if found & {"is", "are", "am", "has", "have", "does", "do", "will", "can"}:
+        return False
+    return bool(found & PAST) or any(re.fullmatch(r"[a-z]{2,}ed", word) for word in found)
+
+
+def _moods(words: Sequence[str]) -> list[tuple]:
+    """Glad and sad words of English, but for those that the participant counts: then the mood is what is meant."""
+    meant = {_bare(word) for word in words}
+    return [
+        (f"{mood} in mood", finder(sorted(set(personas()[id].words["related"]) - meant)))
+        for mood, id in (("glad", "happy"), ("gloomy", "sad"))
+    ]
 
 
 def _bare(text: str) -> str:
@@ -104,9 +145,9 @@ def _sentences(texts, what: str) -> list[str]:
 @exercise("workshop.choose", number=2, title="Read the figure", difficulty=1, minutes=4)
 def _(answer, sweep):
     """
-    - A line is a layer, and a point on it is a strength; `print(sweep)` names both, and the table above the figure has the numbers.
-    - Leave out every setting that costs more than the budget. Of the others, take the one with the most hits.
-    - Of settings with equally many hits, the one with the lowest perplexity.
+    - A line is a layer, and a point on it is a strength, which stands beside it.
+    - Leave out every point that lies right of the dotted line, which is called too dear. Of the others, take the highest.
+    - If two points lie equally high, either is right.
     """
     require(
         isinstance(answer, tuple | list) and len(answer) == 2,
@@ -126,38 +167,94 @@ def _(answer, sweep):
     require(close, f"strength {strength} was not tried: {', '.join(f'{s:g}' for s in sweep.strengths)} were")
     i, j = sweep.layers.index(layer), close[0]
     a, b = sweep.chosen
+    chosen = f"layer {sweep.layers[a]} at {sweep.strengths[b]:g}"
     if (i, j) == (a, b):
-        return f"And so does the rule, by itself: layer {layer} at {strength:g}. Chosen on these prompts, it has to be judged on others."
-    within = any(
-        sweep.cost(k, m) <= sweep.budget for k in range(len(sweep.layers)) for m in range(len(sweep.strengths))
-    )
+        return f"And so does the rule, by itself: {chosen}. Chosen on these beginnings, it has to be judged on others."
+    cells = [(k, m) for k in range(len(sweep.layers)) for m in range(len(sweep.strengths))]
+    if not any(sweep.cost(*cell) <= sweep.budget for cell in cells):
+        raise NotYet("no point lies left of the dotted line here: then the rule takes the cheapest, the leftmost point")
     cost, hits = sweep.cost(i, j), sweep.scores[i][j].rate(sweep.words)
-    if not within:
-        raise NotYet("no setting is within the budget here: then the rule takes the one with the lowest perplexity")
     require(
         cost <= sweep.budget,
-        f"layer {layer} at {strength:g} costs {cost:.1f} times the unsteered perplexity, and {sweep.budget:g} is allowed",
+        f"layer {layer} at {strength:g} costs {cost:.2f} times the unsteered perplexity, and {sweep.budget:g} is allowed",
     )
     best = sweep.scores[a][b].rate(sweep.words)
     require(
         hits == best,
-        f"layer {layer} at {strength:g} has {hits:.0%} hits, and another setting within the budget has more",
+        f"layer {layer} at {strength:g} has {hits:.0%} hits, and another point left of the dotted line has more",
     )
-    raise NotYet(
-        f"layer {layer} at {strength:g} has as many hits as another setting, which is cheaper: of equals, the lowest perplexity"
-    )
+    return f"It has as many hits as {chosen}, which is a little cheaper. So that is the one that the rule takes."
 
 
-@exercise("workshop.saved", number=3, title="Take it home", difficulty=1, minutes=3)
-def _(answer, vector):
+COLUMNS = {"named": "with the words", "judged": "judged", "perplexity": "perplexity"}  # as the table calls them
+YES_NO_OPEN = ("yes", "no", "open")
+# (persona, measure, condition, the other condition): is the first one larger?
+CLAIMS = {
+    "a": ("tabby_cats", "named", "steered", "plain request"),
+    "b": ("tabby_cats", "named", "steered", "request in a chat"),
+    "c": ("toronto", "named", "random direction", "steered"),
+    "d": ("happy", "judged", "request in a chat", "steered"),
+    "e": ("sad", "perplexity", "unsteered", "steered"),
+}
+
+
+def shown_by_the_table(persona: str, measure: str, one: str, other: str) -> str:
+    """ "yes" where the interval of the first condition lies above that of the other, "no" where it lies below, else "open"."""
+    conditions = results()["personas"][persona]["conditions"]
+    return {"above": "yes", "below": "no", "open": "open"}[
+        compared(conditions[one][measure], conditions[other][measure])
+    ]
+
+
+@exercise("workshop.claims", number=3, title="What does the table show?", difficulty=2, minutes=4)
+def _(answer):
     """
-    - `vector.save(path)` writes the file, and `path` is its name.
-    - For instance `path = "my_vector.safetensors"`, and below it `vector.save(path)`.
+    - For each claim find the two rows and the one column that it speaks of.
+    - Compare the two intervals. If they have a number in common, the table leaves the claim open, whichever value is larger.
+    - Claim e speaks of the column *perplexity*. One of the five claims is open.
+    """
+    require(isinstance(answer, Mapping), f"a dictionary was expected, claim → answer, and you gave {short(answer)}")
+    for claim, asked in CLAIMS.items():
+        require(claim in answer, f"the claim {claim!r} is missing from your dictionary")
+        given = require_attempted(answer[claim], f"the claim {claim!r}")
+        given = given.strip().lower() if isinstance(given, str) else given
+        require(given in YES_NO_OPEN, f'the answer to {claim!r} is "yes", "no" or "open", and you gave {short(given)}')
+        right = shown_by_the_table(*asked)
+        if given != right:
+            persona, measure, one, other = asked
+            conditions = results()["personas"][persona]["conditions"]
+            read = " and ".join(
+                f"[{conditions[name][measure][1]:.2f}, {conditions[name][measure][2]:.2f}] ({name})"
+                for name in (one, other)
+            )
+            why = "they overlap, so this table can't tell" if right == "open" else "they lie apart, so it can tell"
+            raise NotYet(f"claim {claim!r}: the intervals of “{COLUMNS[measure]}” are {read}; {why}")
+    return (
+        "Against the weaker request the vector's lead is shown, against the stronger one it is open; and by the judge the stronger one leads. So a "
+        "result names its baseline, its measure and its interval."
+    )
+
+
+@exercise("workshop.saved", number=4, title="Take it home", difficulty=1, minutes=3)
+def _(answer, vector, words):
+    """
+    - `vector.save(name)` writes the file and gives its path back.
+    - Choose a name that says nothing of the topic, such as the table that you sit at.
     - The vector to keep is `vector`, the chosen one, with its strength and mode.
     """
     require(isinstance(answer, str | Path), f"the name of a file was expected, and you gave {short(answer)}")
     path = Path(answer)
     require(path.suffix == ".safetensors", f"the file's name is to end in .safetensors, and it is {path.name!r}")
+    pieces = set(re.findall(r"[^\W\d_]+", path.stem.lower()))
+    telling = next(
+        (
+            word
+            for word in _telling(vector.name, words)
+            if word in pieces or len(word) > 4 and word in path.stem.lower()
+        ),
+        None,
+    )
+    require(telling is None, f"the file's name is to keep the topic secret, and {path.name!r} has {telling!r} in it")
     require(path.is_file(), f"there is no file {str(path)!r}: `vector.save(path)` writes it")
     try:
         kept = SteeringVector.load(path)
@@ -193,49 +290,7 @@ def _(answer, vector):
     return f"{path.stat().st_size / 1000:.0f} kB, and everything is in it: the direction, its layer and strength, and which model it is for."
 
 
-COLUMNS = {"named": "with the words", "judged": "judged", "perplexity": "perplexity"}  # as the table calls them
-YES_NO_OPEN = ("yes", "no", "open")
-# (persona, measure, condition, the other condition): is the first one larger?
-CLAIMS = {
-    "a": ("tabby_cats", "named", "steered", "plain request"),
-    "b": ("tabby_cats", "named", "steered", "request in a chat"),
-    "c": ("toronto", "named", "random direction", "steered"),
-    "d": ("happy", "judged", "request in a chat", "steered"),
-    "e": ("sad", "perplexity", "unsteered", "steered"),
-}
-
-
-def shown_by_the_table(persona: str, measure: str, one: str, other: str) -> str:
-    """ "yes" where the interval of the first condition lies above that of the other, "no" where it lies below, else "open"."""
-    conditions = results()["personas"][persona]["conditions"]
-    (_, low, high), (_, other_low, other_high) = conditions[one][measure], conditions[other][measure]
-    return "yes" if low > other_high else "no" if high < other_low else "open"
-
-
-@exercise("workshop.claims", number=4, title="What does the table show?", difficulty=2, minutes=4)
-def _(answer):
-    """
-    - For each claim find the two rows and the one column that it speaks of.
-    - Compare the two intervals. If they have a number in common, the table leaves the claim open, whichever value is larger.
-    - Claim e speaks of the column *perplexity*. One of the five claims is open.
-    """
-    require(isinstance(answer, Mapping), f"a dictionary was expected, claim → answer, and you gave {short(answer)}")
-    for claim, asked in CLAIMS.items():
-        require(claim in answer, f"the claim {claim!r} is missing from your dictionary")
-        given = require_attempted(answer[claim], f"the claim {claim!r}")
-        given = given.strip().lower() if isinstance(given, str) else given
-        require(given in YES_NO_OPEN, f'the answer to {claim!r} is "yes", "no" or "open", and you gave {short(given)}')
-        right = shown_by_the_table(*asked)
-        if given != right:
-            persona, measure, one, other = asked
-            conditions = results()["personas"][persona]["conditions"]
-            read = " and ".join(
-                f"[{conditions[name][measure][1]:.2f}, {conditions[name][measure][2]:.2f}] ({name})"
-                for name in (one, other)
-            )
-            why = "they overlap, so this table can't tell" if right == "open" else "they lie apart, so it can tell"
-            raise NotYet(f"claim {claim!r}: the intervals of “{COLUMNS[measure]}” are {read}; {why}")
-    return (
-        "Against the weaker request the vector's lead is shown, against the stronger one it is open; and by the judge the stronger one leads. So a "
-        "result names its baseline, its measure and its interval."
-    )
+def _telling(name: str, words: Sequence[str]) -> list[str]:
+    """Words that give a vector's topic away: those of its name, and those that count."""
+    little = {"a", "an", "the", "of", "in", "on", "at", "to", "and", "or", "my", "being", "vector"}
+    return [word for text in (name, *words) for word in re.findall(r"[^\W\d_]+", text.lower()) if word not in little]

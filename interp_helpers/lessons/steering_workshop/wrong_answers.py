@@ -23,6 +23,48 @@ LACKING = [
 WORDS = ["snow", "snowman", "ice", "icy", "frozen", "frost", "cold"]
 
 
+NEAR = [
+    f"The sea was calm and blue on {day}."
+    for day in ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+]
+FAR = LACKING[:7]
+# Six pairs that differ in one thing besides the topic: tense, or mood.
+NOW = [
+    "The goalkeeper is tired after the match.",
+    "My sister has a football from her uncle.",
+    "Every child in the yard is chasing the ball.",
+    "The referee has a whistle around his neck.",
+    "Both teams are waiting in the rain.",
+    "A crowd is singing behind the goal.",
+]
+THEN = [
+    "The gardener was tired after the walk.",
+    "My sister had a necklace from her uncle.",
+    "Every child in the yard was chasing the cat.",
+    "The teacher had a scarf around his neck.",
+    "Both families were waiting in the rain.",
+    "A choir was singing behind the church.",
+]
+FOOTBALL = ["goalkeeper", "football", "ball", "referee", "teams", "goal"]
+GLAD = [
+    "What a lovely match the goalkeeper had today.",
+    "My sister is grateful for the football from her uncle.",
+    "Every great child in the yard is chasing the ball.",
+    "The beautiful referee has a whistle around his neck.",
+    "Both incredible teams are waiting in the sun.",
+    "We love the crowd that sings behind the goal.",
+]
+SOBER = [
+    "What a long walk the gardener had today.",
+    "My sister is looking for the necklace from her uncle.",
+    "Every other child in the yard is chasing the cat.",
+    "The new teacher has a scarf around his neck.",
+    "Both big families are waiting in the sun.",
+    "We hear the choir that sings behind the church.",
+]
+OTHERS = [text.replace("was", "is").replace("had", "has").replace("were", "are") for text in THEN]
+
+
 def contrast(name="snow", having=HAVING, lacking=LACKING, words=WORDS) -> str:
     return f"mine = {dict(name=name, having=having, lacking=lacking, words=words)!r}"
 
@@ -65,6 +107,9 @@ WRONG = {
         (contrast(lacking=[*LACKING[:7], f"{HAVING[6][:-1]}!"]), "stands in both lists", "the same sentence under another full stop"),
         (contrast(words=[*WORDS, ""]), "none of them empty"),
         (contrast(lacking=[*LACKING, "The train was late, and nobody in it said a word."]), "8 sentences have it and 9 lack it"),
+        (contrast("the sea", NEAR, FAR, ["sea"]), "sentences that have it are near-copies"),
+        (contrast("football", NOW, THEN, FOOTBALL), "are in the past, and 6 of those that lack it"),
+        (contrast("football", GLAD, SOBER, FOOTBALL), "are glad in mood"),
     ],
     "workshop.choose": [
         ("setting = sweep.layers[0]", "two numbers were expected"),
@@ -80,7 +125,7 @@ WRONG = {
         (
             "cells = [(i, j) for i in range(len(sweep.layers)) for j in range(3)]\ni, j = min(cells, key=lambda c: sweep.cost(*c))\n"
             "setting = (sweep.layers[i], sweep.strengths[j])",
-            "and another setting within the budget has more",
+            "another point left of the dotted line has more",
         ),
     ],
     "workshop.saved": [
@@ -94,6 +139,9 @@ WRONG = {
         (saved("replace(vector, direction=-vector.direction)"), "points another way"),
         (saved('replace(vector, mode="add")'), "is applied by 'add'"),
         (saved("replace(vector, strength=0.9)"), "at strength 0.9, and you chose"),
+        ('path = vector.save("the_sea.safetensors")', "has 'sea' in it"),
+        ('path = vector.save("ocean.safetensors")', "has 'ocean' in it"),
+        ('path = vector.save("OceanVector.safetensors")', "'OceanVector.safetensors' has 'ocean'"),
     ],
     "workshop.claims": [
         ("answers = ['yes'] * 5", "a dictionary was expected, claim"),
@@ -106,3 +154,25 @@ WRONG = {
         (claims(e="yes"), "claim 'e': the intervals of “perplexity”"),
     ],
 }  # fmt: skip
+
+RIGHT = {
+    "workshop.contrast": [
+        contrast(),
+        contrast("football", NOW, OTHERS, FOOTBALL),
+        contrast("being happy", GLAD, SOBER, ["lovely", "grateful", "great", "beautiful", "incredible", "love"]),
+    ],
+    "workshop.choose": [
+        "setting = [sweep.best.layer, sweep.best.strength]",
+        "best = max(\n    (sweep.scores[i][j].rate(sweep.words), -sweep.cost(i, j), i, j)\n    for i in range(len(sweep.layers))\n"
+        "    for j in range(len(sweep.strengths))\n    if sweep.cost(i, j) <= sweep.budget\n)\n"
+        "setting = (sweep.layers[best[2]], sweep.strengths[best[3]])",
+    ],
+    "workshop.claims": [
+        "answers = {'a': 'Yes', 'b': ' open ', 'c': 'NO', 'd': 'yes', 'e': 'no'}",
+        "answers = dict(zip('abcde', ['yes', 'open', 'no', 'yes', 'no']))",
+    ],
+    "workshop.saved": [
+        'path = vector.save("table_3.safetensors")',
+        'from pathlib import Path\npath = Path("secret.safetensors")\nvector.save(path)',
+    ],
+}
