@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..models import LanguageModel
-from ..steering import prompts
+from ..steering import chat_prompt, prompts
 from .guard import Bodies, ThisMachine, refuse_in_sentences, unexpected
 from .queue import PLACES, Gone, Room, Ticket
 from .texts import Piece, Vectors, write
@@ -26,6 +26,13 @@ NEW_TOKENS = 200
 PROMPT_CHARACTERS = 2000
 PROMPT_TOKENS = 400
 SEED = 2**53 - 1  # the largest whole number that JavaScript has
+QUESTIONS = [
+    "How do I make a paper plane?",
+    "Why is the sky blue?",
+    "How do I boil an egg?",
+    "What should I cook tonight?",
+    "What is a rainbow?",
+]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What comes in, and what goes out
@@ -50,6 +57,11 @@ class Ask(_In):
     prompt: str = Field(
         min_length=1, max_length=PROMPT_CHARACTERS, pattern=r"\S", description="the beginning to continue"
     )
+    system: str | None = Field(
+        None,
+        max_length=PROMPT_CHARACTERS,
+        description="asks the prompt as a question in a chat, after this system prompt; null continues it as a text",
+    )
     steering: (
         Annotated[str, Field(max_length=100)] | Annotated[list[Part], Field(min_length=1, max_length=2)] | None
     ) = Field(None, description="a persona's id, one or two of them with their strengths, or null for none")
@@ -66,6 +78,7 @@ class Ask(_In):
 
 EXPECTED = {
     "prompt": f"a text of 1 to {PROMPT_CHARACTERS} characters that isn't blank",
+    "system": f"a text of at most {PROMPT_CHARACTERS} characters, or null",
     "steering": f"a persona's id, a list of one or two {{persona, strength from -{STRENGTH:g} to {STRENGTH:g}}}, or null",
     "strength": f"a finite number from -{STRENGTH:g} to {STRENGTH:g}, or null",
     "layer": "the number of a layer from 0 on, or null",
@@ -133,11 +146,13 @@ class About(BaseModel):
 class Available(BaseModel):
     model: str
     n_layers: int
+    chats: bool = Field(description="whether the model has a chat format, so that a request may have a system prompt")
     personas: list[About]
 
 
 class Examples(BaseModel):
     prompts: list[str]
+    questions: list[str] = Field(description="for a chat")
 
 
 class Health(BaseModel):
@@ -164,6 +179,15 @@ NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
 # The work
 
 
+def read(lm: LanguageModel, ask: Ask) -> str:
+    """What the model reads: the prompt, or the prompt as a question in a chat, whose system prompt may be empty.
+
+    Raises:
+        ValueError: the model has no chat format.
+    """
+    return ask.prompt if ask.system is None else chat_prompt(lm, ask.prompt, ask.system.strip() or None)
+
+
 def perform(
     lm: LanguageModel, vectors: Vectors, ask: Ask, plan: list[Applied], base: bool
 ) -> Iterator[Applied | Piece]:
@@ -174,7 +198,7 @@ def perform(
         if (part.persona, part.layer) not in vectors.made:
             yield part
         steering.append((vectors.at(part.persona, part.layer), part.strength))
-    yield from write(lm, ask.prompt, steering, ask.max_length, ask.temperature, ask.seed, base=base)
+    yield from write(lm, read(lm, ask), steering, ask.max_length, ask.temperature, ask.seed, base=base)
 
 
 class TicketedStream(StreamingResponse):
@@ -252,7 +276,11 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
 
     def admitted(ask: Ask) -> tuple[list[Applied], Ticket]:
         """The vectors that a request is for, and its place in the queue. Raises HTTPException for a prompt that the model can't take."""
-        plan, n = planned(ask), len(tokenizer(ask.prompt)["input_ids"])
+        plan = planned(ask)
+        try:
+            n = len(tokenizer(read(lm, ask))["input_ids"])
+        except ValueError as error:
+            raise HTTPException(422, f"system can't be used: {error}") from None
         context = getattr(lm.model.config, "max_position_embeddings", None) or PROMPT_TOKENS + NEW_TOKENS
         most = min(PROMPT_TOKENS, context - ask.max_length)
         if not 1 <= n <= most:
@@ -318,13 +346,14 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
 
     @app.get("/examples", summary="Prompts to begin with")
     async def examples() -> Examples:
-        return Examples(prompts=prompts(held_out=True))
+        return Examples(prompts=prompts(held_out=True), questions=QUESTIONS)
 
     @app.get("/vectors", summary="The personas, and what their vectors are applied with by default")
     async def available() -> Available:
         return Available(
             model=lm.name,
             n_layers=lm.n_layers,
+            chats=bool(lm.tokenizer.chat_template),
             personas=[
                 About(
                     id=persona,

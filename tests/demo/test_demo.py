@@ -189,6 +189,25 @@ def test_generate_compare_and_stream_tell_the_same(client):
     assert not any("shift" in event for event in tokens if event["side"] == "base")
 
 
+CHAT = "{% for turn in messages %}<{{ turn['role'] }}> {{ turn['content'] }}\n{% endfor %}<assistant>"
+
+
+def test_a_question_is_asked_in_a_chat(lm, vectors):
+    assert lm.tokenizer.chat_template is None
+    lm.tokenizer.chat_template = CHAT
+    try:
+        with TestClient(create_app(lm, held(lm))) as client:
+            assert client.get("/vectors").json()["chats"] and client.get("/examples").json()["questions"]
+            got = client.post("/generate", json=ask(system="Never mention any animal.", temperature=0)).json()["text"]
+            without = client.post("/generate", json=ask(system=" ", temperature=0)).json()["text"]
+    finally:
+        lm.tokenizer.chat_template = None
+    with vectors["warm"].apply(lm, 0.8):
+        options = dict(repetition_penalty=1.1)
+        assert got == lm.generate(f"<system> Never mention any animal.\n<user> {PROMPT}\n<assistant>", 12, **options)
+        assert without == lm.generate(f"<user> {PROMPT}\n<assistant>", 12, **options)
+
+
 def test_which_strength_and_layer_count(client):
     def applied(**fields):
         return [(one["persona"], one["layer"], one["strength"]) for one in client.post("/generate", json=ask(**fields)).json()["steering"]]  # fmt: skip
@@ -225,7 +244,7 @@ def test_a_vector_for_another_layer_is_built_once(lm):
 
 def test_what_there_is(client, lm):
     available = client.get("/vectors").json()
-    assert available["model"] == lm.name and available["n_layers"] == 3
+    assert available["model"] == lm.name and available["n_layers"] == 3 and not available["chats"]
     assert available["personas"][0] == {
         "id": "warm", "title": "Warmth", "layer": 1, "strength": 0.8, "mode": "clamp", "layers": [0, 1, 2],
     }  # fmt: skip
@@ -275,6 +294,8 @@ FIELDS = {
     "too many characters": ({"prompt": "a " * 1001}, "prompt is 'a a a"),
     "too many tokens": ({"prompt": "☃" * 500}, "The prompt has 1000 tokens for tiny gpt2, and 1 to 400 tokens were"),
     "a number for a prompt": ({"prompt": 3}, "prompt is 3"),
+    "a chat without a format for it": ({"system": "Be brief."}, "system can't be used: tiny gpt2 has no chat format"),
+    "too long a system prompt": ({"system": "a " * 1001}, "system is 'a a a"),
     "unknown persona": ({"steering": "batman"}, "There is no persona 'batman': choose one of warm, cold, or null"),
     "unknown in a list": ({"steering": [{"persona": "batman"}]}, "There is no persona 'batman'"),
     "three": ({"steering": [{"persona": "warm"}] * 3}, "steering is [{"),

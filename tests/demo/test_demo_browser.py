@@ -6,11 +6,12 @@ build/screenshots.
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
 from browsers import SCREENSHOTS
-from test_demo import made, serving
+from test_demo import CHAT, made, serving
 from tiny import tiny
 
 from interp_helpers.demo.app import create_app
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def address():
     lm = tiny("gpt2", max_position_embeddings=512)
+    lm.tokenizer = copy.deepcopy(lm.tokenizer)
+    lm.tokenizer.chat_template = CHAT
     titles = {"warm": "Warmth", "cold": "Cold"}
     vectors = Vectors(made(lm), titles, lambda persona, layer: made(lm, layer)[persona])
     with serving(create_app(lm, vectors)) as url:
@@ -72,6 +75,29 @@ def test_an_example_writes_both_texts(page):
     assert page.get_by_label("Prompt").first.input_value() == prompt
     assert page.locator("#announce").inner_text() == f"Done. With steering: {steered}"
     photograph(page, "desktop")
+
+
+def test_a_chat_has_a_system_prompt_and_both_answers(page):
+    assert page.get_by_label("System prompt").is_hidden()
+    page.get_by_role("button", name="Ask in a chat").click()
+    page.get_by_label("System prompt").fill("Never mention any animal.")
+    question = page.get_by_role("group", name="Example questions").get_by_role("button").first
+    with page.expect_request("**/stream") as sent:
+        question.click()
+    assert sent.value.post_data_json["system"] == "Never mention any animal."
+    steered, base = finished(page), page.locator("#base").inner_text()
+    for text in (steered, base):
+        assert text.startswith(f"{question.inner_text()}\n") and len(text) > len(question.inner_text()) + 3
+    assert steered != base and page.get_by_label("Question", exact=True).input_value() == question.inner_text()
+    slide(page, 0.2)
+    assert page.locator("#base").inner_text() == base, "the slider changes the steered answer alone"
+    photograph(page, "chat")
+    page.get_by_role("button", name="Ask in a chat").click()
+    assert page.get_by_label("System prompt").is_hidden()
+    with page.expect_request("**/stream") as sent:
+        page.get_by_role("group", name="Example prompts").get_by_role("button").first.click()
+    assert sent.value.post_data_json["system"] is None
+    finished(page)
 
 
 def test_the_slider_changes_the_steered_text_alone(page):
