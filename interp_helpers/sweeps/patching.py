@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..engine import Grid, require_gradients, runs
 from ..hooks import record
-from ..models import take
+from ..models import as_texts, take
 from ..sites import Site
 from .sweep import Sweep
 
@@ -127,9 +127,9 @@ def wrong_source_control(
         A `Sweep` of shares. For one pair it is the mean over the wrong sources, with its standard error; for lists it
         has an axis "pair".
     """
-    one = isinstance(base, str)
+    one, wrong = isinstance(base, str), as_texts(wrong, "prompts")
     bases, sources = ([base] * len(wrong), [source] * len(wrong)) if one else (list(base), list(source))
-    swept = patch_sweep(lm, bases, list(wrong), metric, component, **where)
+    swept = patch_sweep(lm, bases, wrong, metric, component, **where)
     ends = _measured([metric], lm.next_token_logits(sources))[0]
     shares = replace(swept, source=ends).normalized
     return shares.mean() if one else shares

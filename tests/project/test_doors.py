@@ -45,6 +45,7 @@ from interp_helpers import (
     steering_scores,
     train_das,
     truths,
+    wrong_source_control,
 )
 from interp_helpers.steering import topic_scores
 
@@ -125,6 +126,9 @@ TEXTS = {
     "attribution_sweep": lambda as_: attribution_sweep(
         lm(), as_(WARM[:1]), as_(COLD[:1]), logit_diff(lm(), " a", " b"), layers=as_([0, 1]), positions=as_([1])
     ),
+    "wrong_source_control": lambda as_: wrong_source_control(
+        lm(), WARM[0], COLD[0], as_(WARM[:1] * 2), probability(lm(), " a"), layers=as_([1]), positions=as_([1])
+    ),
     "causal_trace": lambda as_: causal_trace(lm(), "The sun is warm", as_([1, 2]), " today", layers=as_([0, 1]), samples=1),
     "average_traces": lambda as_: average_traces(as_([trace(), trace()])),
     "direct_logit_attribution": lambda as_: direct_logit_attribution(lm(), as_(WARM), as_([" a", " b", " c"]), as_([" d", " e", " f"])).total,
@@ -184,7 +188,7 @@ def test_a_door_takes_what_is_iterable(door, kind):
 
 def test_every_door_is_tried():
     """What takes no more than one of a thing, or only tensors, is named here."""
-    single = {"SAMPLING", "LanguageModel", "Sweep", "Activations", "load_model", "intervene", "personas", "facts", "pairs", "ioi", "pronouns",
+    single = {"SAMPLING", "LanguageModel", "Sweep", "Activations", "load_model", "intervene", "personas", "facts", "pairs", "ioi", "pronouns", "wrong_sources",
               "embedding_std", "kl_divergence", "principal_angles", "principal_components", "RotatedSubspace", "BoundlessSubspace", "Counterfactual",
               "SteeringVector", "add", "apply", "clamp", "mean_ablate", "noise", "project_out", "replace", "swap_subspace", "zero", "logit_diff"}  # fmt: skip
     assert {name.partition(",")[0].partition(" ")[0] for name in TEXTS} >= set(interp_helpers.__all__) - single
