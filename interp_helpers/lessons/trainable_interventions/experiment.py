@@ -132,15 +132,13 @@ def over_the_other(lm, pairs: Sequence[Counterfactual]):
 
 
 def last_carrying(layers: Sequence[int], shares: Sequence[float], least: float = 0.9) -> int:
-    """The last of the layers up to which every share is `least` or more; if the first isn't, the layer with the largest.
+    """The last of the layers whose share is `least` or more; if none is, the layer with the largest.
 
     >>> last_carrying([0, 10, 20, 25], [1.0, 0.98, 0.95, 0.2])
     20
     """
-    carrying = 0
-    while carrying < len(shares) and shares[carrying] >= least:
-        carrying += 1
-    return layers[carrying - 1] if carrying else layers[max(range(len(shares)), key=lambda i: shares[i])]
+    best = max(range(len(shares)), key=lambda i: shares[i])
+    return layers[max((i for i, share in enumerate(shares) if share >= least), default=best)]
 
 
 def first_carrying(layers: Sequence[int], shares: Sequence[float], least: float = 0.9) -> int:
