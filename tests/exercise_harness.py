@@ -221,8 +221,7 @@ def examine(
             report.say(task.id, f"has names that can't be copied: {error}")
         else:
             _judge_wrong(report, task, wrong.get(task.id, []), probes)
-            if right:
-                _judge_right(report, task, right.get(task.id, []), probes)
+            _judge_right(report, task, right.get(task.id, []), probes)
             if (attack := probes.get(f"{task.id}#attack")) and (error := error_in(attack)):
                 report.say(task.id, f"is passed by an answer that leaves something on the model: {error}")
         if error := error_in(probes[f"{task.id}#models"]):
