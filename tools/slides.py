@@ -120,10 +120,10 @@ def draw(names: list[str]) -> None:
             Image.open(io.BytesIO(png)).convert("RGB").quantize(128).save(path, optimize=True)
             known[name] = {"code": code[name], "alt": alt}
             print(f"figures/{name}.png: {alt}", flush=True)
-    kept = {name: known[name] for name in shown()}
-    INDEX.write_text(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+        kept = {name: known[name] for name in shown() if name in known}  # what is drawn stays, should the next one fail
+        INDEX.write_text(json.dumps(kept, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
     for path in (SLIDES / "figures").glob("*/*.png"):
-        if f"{path.parent.name}/{path.stem}" not in kept:
+        if f"{path.parent.name}/{path.stem}" not in shown():
             path.unlink()
 
 

@@ -126,7 +126,10 @@ def beside_the_paper(lm, sweep: Sweep) -> None:
         + (", with what they move in your run:" if gpt2 else ":")
     )
     for role, heads in PAPER.items():
-        print(f"  {role}:", ", ".join(f"{Head(*head)}" + f" {shares[head]:+.0%}" * gpt2 for head in heads))
+        print(
+            f"  {role}:",
+            ", ".join(f"{Head(*head)} {shares[head]:+.0%}" if gpt2 else f"{Head(*head)}" for head in heads),
+        )
     if not gpt2:
         print(f"You are running {lm.name}: a head of the same number is another head there.")
 
