@@ -178,8 +178,10 @@ def derive(nb, tasks: list[Task], wrong: dict[str, list[tuple]], right: dict[str
             whole = f"{code}\n\n{task.call_source}"
             derived.cells.append(probe(f"{task.id}#right{n}", f"attempt({task.id!r}, {whole!r})"))
         if task.solution is not None:
-            body = "\n".join(nb.cells[task.solution].source.splitlines()[: task.solved_at - 1])
-            derived.cells.append(probe(f"{task.id}#attack", f"attack({task.id!r}, {body!r}, {task.call_source!r})"))
+            lines = nb.cells[task.solution].source.splitlines()
+            body, call = "\n".join(lines[: task.solved_at - 1]), "\n".join(lines[task.solved_at - 1 :])
+            call = call.replace("solution(", "check(", 1)
+            derived.cells.append(probe(f"{task.id}#attack", f"attack({task.id!r}, {body!r}, {call!r})"))
         derived.cells.append(probe(f"{task.id}#models", "untouched()"))
     derived.cells.append(nbformat.v4.new_code_cell(DUMP, metadata={PROBE: "registry"}))
     return derived
