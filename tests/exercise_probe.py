@@ -105,19 +105,20 @@ def attack(id: str, solved: str, call: str) -> None:
     if not models or verdict().status != "correct":
         return  # a solution that doesn't pass is told by its own cell
     leave()
-    in_the_cell = verdict()
-    says(in_the_cell)
+    says(verdict(), "hook", "training mode", "gradients off")
     if isinstance(answer, FunctionType):
         names[name] = wraps(answer)(leaving)
-        says(verdict())
+        says(
+            verdict(), "hook", "training mode"
+        )  # gradients may be off while the check calls it, and on again afterwards
         names[name] = answer
     assert verdict().status == "correct", f"afterwards the solution gets {verdict().message!r}"
 
 
-def says(verdict) -> None:
+def says(verdict, *left: str) -> None:
     assert verdict.status == "not yet" and torch.is_grad_enabled(), f"{verdict.status}: {verdict.message}"
-    for left in ("hook", "training mode", "gradients off"):
-        assert left in verdict.message, f"{left!r} isn't told: {verdict.message!r}"
+    for what in left:
+        assert what in verdict.message, f"{what!r} isn't told: {verdict.message!r}"
 
 
 def untouched() -> None:
