@@ -317,7 +317,7 @@ FIELDS = {
     "-temperature": ({"temperature": -0.1}, "temperature is -0.1"),
     "seed": ({"seed": -1}, "seed is -1"),
     "huge seed": ({"seed": 10**30}, "seed is 1000"),
-    "unknown field": ({"temprature": 1}, "There is no field 'temprature', and prompt, steering"),
+    "unknown field": ({"temprature": 1}, "There is no field 'temprature', and prompt, "),
 }  # fmt: skip
 
 
