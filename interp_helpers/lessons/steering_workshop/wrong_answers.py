@@ -27,7 +27,15 @@ NEAR = [
     f"The sea was calm and blue on {day}."
     for day in ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ]
-FAR = LACKING[:7]
+FAR = [
+    "The shop was closed and dark that morning.",
+    "The soup was thick and warm at noon.",
+    "The road was long and straight to town.",
+    "The lamp was small and green in the hall.",
+    "Our train was late and slow again.",
+    "His coat was old and torn at the sleeve.",
+    "My aunt was kind and quiet all evening.",
+]
 # Six pairs that differ in one thing besides the topic: tense, or mood.
 NOW = [
     "The goalkeeper is tired after the match.",
@@ -133,7 +141,7 @@ WRONG = {
         ('path = "my_vector.txt"', "is to end in .safetensors"),
         ('path = "nowhere.safetensors"', "there is no file 'nowhere.safetensors'"),
         ('path = "wrong.safetensors"\nopen(path, "w").write("the sea")', "holds something else"),
-        (saved("toronto"), "was made from other sentences than yours"),
+        (saved("cats"), "was made from other sentences than yours"),
         (saved("vector.random(0)"), "is a random direction, not yours"),
         (saved("vectors[0]"), "doesn't say how strongly to apply it"),
         (saved("replace(vector, direction=-vector.direction)"), "points another way"),
