@@ -207,7 +207,7 @@ def _(answer, lm, base, source, metric, subject, sweep):
         got, wanted = ask(layer, position), float(table[layer, position])
         if not near(got, wanted):
             found = f"at layer {layer}, position {position}, the share is {wanted:.3f} and you found {got:.3f}"
-            word = probability(lm, int(lm.next_token_logits(source).argmax()))
+            word = probability(lm, lm.next_token_logits(source).argmax())
             cut, ratio = min(max(wanted, 0), 1), (start + wanted * (end - start)) / (end or 1)
             require(
                 wanted > 0 or not near(got, -wanted), f"{found}: this patch pushes the other way, so leave its sign"
@@ -251,7 +251,7 @@ def _(answer, lm, source, metric, reference: Activations):
     """
     require(callable(answer), f"the answer is your function `lost`, and you gave {short(answer)}")
     lead = float(metric(lm.next_token_logits(source)))
-    word = probability(lm, int(lm.next_token_logits(source).argmax()))
+    word = probability(lm, lm.next_token_logits(source).argmax())
 
     def truth(layers, edit=mean_ablate, positions=-1, score=metric) -> float:
         before = float(score(lm.next_token_logits(source)))
