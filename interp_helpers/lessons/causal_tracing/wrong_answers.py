@@ -43,7 +43,7 @@ WRONG = {
         (effect("(restored - corrupted).sum().item()"), "summed over the draws"),
         (effect("(restored - corrupted)[0].item()"), "first draw only"),
         (effect(places="[0, *span][: len(span)]"), "on the subject's tokens only"),
-        (effect(first="draws / 3", second="draws / 3"), "Noise on the subject's tokens only"),
+        (effect(first="draws / 3", second="draws / 3"), "as large as in `draws`"),
         (effect(site='"block_input", layer, position', clean='record(lm, prompt, "block_input")'), "what *enters*"),
         (effect(site='"block_output", layer, -1'), "you found"),
         (effect("(restored - restored).mean().item()"), "nothing comes back anywhere"),
