@@ -28,7 +28,7 @@ def progress() -> Card:
 
     >>> progress()
     Notebook Exercises Quiz Exercise minutes Next
-    1 · Activation patching 0 of 5 0 of 5 0 of 38 Exercise 1 · Name the site
+    1 · Activation patching 0 of 5 0 of 5 0 of 42 Exercise 1 · Name the site
     ...
     (kept in ...)
     """

@@ -191,7 +191,7 @@ class QuizView(Live):
 def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
     """Show the quiz with that id. `answers`, one letter a question (None: not yet), answers it in plain text.
 
-    >>> quiz("tracing.quiz", answers=["a", None, None, None, None])
+    >>> quiz("tracing.quiz", answers=["a", None, None, None, None, None])
     ? Check yourself
     <BLANKLINE>
     1. The indirect effect of a site is …
@@ -199,7 +199,7 @@ def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
           ✓ Right: With the same noise in both runs, so that only the restoration differs.
        b) p(clean) − p(corrupted)
     ...
-    1 of 5 right so far.
+    1 of 6 right so far.
     """
     found: Quiz = registry.find("quiz", id)
     if answers is None or answers is ...:
