@@ -228,6 +228,7 @@ def _judge(id: str, answer, given: dict) -> tuple[Exercise, str, str]:
 
 
 def _verdict(ex: Exercise, answer, context: dict) -> tuple[str, str]:
+    """(status, message) of an answer, by the check alone."""
     try:
         if found := blank_in(answer):
             return "not attempted", found

@@ -79,10 +79,12 @@ def arrival(sweep: Sweep) -> float:
 
 
 def said(layer: float) -> str:
+    """The layer in words; infinity is none."""
     return "at no layer" if layer == math.inf else f"at layer {layer}"
 
 
 def arrivals(who: float, which: float) -> str:
+    """Where the two kinds of information arrive at the last token, as a title."""
     return f"At the last token, who is repeated passes a third {said(who)}, which name {said(which)}"
 
 
