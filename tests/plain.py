@@ -42,7 +42,8 @@ def hooked(lm, component: str, layer: int, change: Callable[[Tensor], None]):
     def before(module, args, kwargs):
         if side == "stream":  # the block adds to the same tensor
             change(args[0][..., features])
-        elif args:
+            return None
+        if args:
             return (changed(args[0]), *args[1:]), kwargs
         return args, kwargs | {"hidden_states": changed(kwargs["hidden_states"])}
 

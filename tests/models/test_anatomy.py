@@ -438,6 +438,7 @@ def test_it_is_shown_as_a_picture():
         "├ attn                      attention_input → attention_weight",
         "├ attn.c_proj               attention_value_output (4 heads of 8) → attention_output",
         "├ attn.c_attn               → query_output (4 heads of 8), key_output (4 heads of 8), value_output (4 heads of 8)",
+        "│ block_middle",
         "├ mlp                       mlp_input →",
         "├ mlp.c_proj                mlp_activation → mlp_output",
         "│ block_output",
