@@ -224,14 +224,14 @@ def examine(
         else:
             _judge_wrong(report, task, wrong.get(task.id, []), probes)
             _judge_right(report, task, right.get(task.id, []), probes)
-            if (attack := probes.get(f"{task.id}#attack")) and (error := error_in(attack)):
-                report.say(task.id, f"is passed by an answer that leaves something on the model: {error}")
         if error := error_in(probes[f"{task.id}#models"]):
             report.say(task.id, f"has a wrong answer that leaves a model changed: {error}")
         if task.solution is not None:
             error, said = error_in(cells[task.solution]), verdict_in(cells[task.solution])
             if error or said.get("solution") != task.id:
                 report.say(task.id, f"has a solution that doesn't pass: {error or 'its cell shows no result'}")
+            elif error := error_in(probes[f"{task.id}#attack"]):
+                report.say(task.id, f"is passed by an answer that leaves something on the model: {error}")
     for id in (wrong.keys() | right.keys()) - {t.id for t in report.tasks}:
         report.say(id, "has answers and isn't in the notebook")
     return report

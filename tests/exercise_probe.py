@@ -102,15 +102,13 @@ def attack(id: str, solved: str, call: str) -> None:
         leave()
         return answer(*args, **kwargs)
 
-    if not models or verdict().status != "correct":
-        return  # a solution that doesn't pass is told by its own cell
+    if not models:
+        return
     leave()
     says(verdict(), "hook", "training mode", "gradients off")
     if isinstance(answer, FunctionType):
         names[name] = wraps(answer)(leaving)
-        says(
-            verdict(), "hook", "training mode"
-        )  # gradients may be off while the check calls it, and on again afterwards
+        says(verdict(), "hook", "training mode")  # a check may switch gradients off and on again
         names[name] = answer
     assert verdict().status == "correct", f"afterwards the solution gets {verdict().message!r}"
 

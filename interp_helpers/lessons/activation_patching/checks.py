@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -155,7 +157,10 @@ def _(answer, lm, base, source, metric, subject, sweep):
     middle = lm.n_layers // 2
 
     def truth(layer: int, positions, component="block_output", score=metric, first=None, into=base, of=source) -> float:
-        begin, stop = (float(score(lm.next_token_logits(prompt))) for prompt in (into, of))
+        ends = {at: start if at == base else end for at in (into, of)}
+        if score is not metric:
+            ends = {at: float(score(lm.next_token_logits(at))) for at in ends}
+        begin, stop = ends[into], ends[of]
         layers = range(layer if first is None else first, layer + 1)
         with intervene(lm, *[replace(Site(component, i, positions), acts[of]) for i in layers]):
             return (float(score(lm.next_token_logits(into))) - begin) / ((stop - begin) or 1.0)
@@ -197,7 +202,7 @@ def _(answer, lm, base, source, metric, subject, sweep):
             f"{got:.2f} is how far the metric moved, divided by the base run's metric and not by the way": way
             / (start or 1),
             none: 0,
-            last: truth(middle, -1),
+            last: partial(truth, middle, -1),
         }
         _refuse(near, got, slips)
         raise NotYet(
@@ -217,9 +222,11 @@ def _(answer, lm, base, source, metric, subject, sweep):
             slips = {
                 every: 1,
                 f"{found}: you divided one run's metric by another's, and the base run isn't at 0": ratio,
-                f"{found}, measured with a probability: use `metric`": truth(layer, position, score=word),
-                f"{found}, which is the base patched into the source run": truth(layer, position, into=source, of=base),
-                f"{found}, with all layers up to this one patched at once": truth(layer, position, first=0),
+                f"{found}, measured with a probability: use `metric`": partial(truth, layer, position, score=word),
+                f"{found}, which is the base patched into the source run": partial(
+                    truth, layer, position, into=source, of=base
+                ),
+                f"{found}, with all layers up to this one patched at once": partial(truth, layer, position, first=0),
             }
             _refuse(near, got, slips)
             others = any(near(got, float(share)) for share in table[:, position])
@@ -237,9 +244,9 @@ def _names(code) -> set[str]:
 
 
 def _refuse(near, got, slips: dict) -> None:
-    """Say what went wrong if one of the slips {what to say of it: what it gives} gives this."""
+    """Say what went wrong if one of the slips {what to say of it: what it gives, or a function that finds it} gives this."""
     for because, value in slips.items():
-        require(not near(got, value), because)
+        require(not near(got, value() if callable(value) else value), because)
 
 
 @exercise("patching.necessary", number=4, title="Sufficient, or necessary?", difficulty=2, minutes=8)
@@ -254,7 +261,7 @@ def _(answer, lm, source, metric, reference: Activations):
     word = probability(lm, lm.next_token_logits(source).argmax())
 
     def truth(layers, edit=mean_ablate, positions=-1, score=metric) -> float:
-        before = float(score(lm.next_token_logits(source)))
+        before = lead if score is metric else float(score(lm.next_token_logits(source)))
         with intervene(lm, *[edit(Site("attention_output", layer, positions), reference) for layer in layers]):
             return 1 - float(score(lm.next_token_logits(source))) / before
 
@@ -274,11 +281,15 @@ def _(answer, lm, source, metric, reference: Activations):
             f"{got:.3f} is how the metric changed, undivided; a loss is positive, and a share of the lead": -wanted
             * lead,
             f"{got:.3f} is in per cent; return the share, {wanted:.3f}": 100 * wanted,
-            f"{got:.3f} is the share of a probability; use `metric`": truth([layer], score=word),
-            "you put in *zero*, which no later block has ever met there": truth([layer], lambda site, _: zero(site)),
-            "you ablated every token; only the last one was asked for": truth([layer], positions=None),
-            "you ablated the later layers, too; only those named were asked for": truth(range(layer, lm.n_layers)),
-            "you ablated the earlier layers, too; only those named were asked for": truth(range(layer + 1)),
+            f"{got:.3f} is the share of a probability; use `metric`": partial(truth, [layer], score=word),
+            "you put in *zero*, which no later block has ever met there": partial(
+                truth, [layer], lambda at, _: zero(at)
+            ),
+            "you ablated every token; only the last one was asked for": partial(truth, [layer], positions=None),
+            "you ablated the later layers, too; only those named were asked for": partial(
+                truth, range(layer, lm.n_layers)
+            ),
+            "you ablated the earlier layers, too; only those named were asked for": partial(truth, range(layer + 1)),
         }
         _refuse(near, got, slips)
         raise NotYet(
@@ -286,7 +297,7 @@ def _(answer, lm, source, metric, reference: Activations):
             "`reference` that is put in, and the source's own lead that you divide by?"
         )
     for layers in ([late[0]], [late[-1]], [min(late, key=single.get)], list(late)):
-        got, wanted = require_number(answer(layers)), truth(layers)
+        got, wanted = require_number(answer(layers)), truth(layers) if len(layers) > 1 else single[layers[0]]
         if not near(got, wanted):
             helps = f"at layer {layers[0]} the ablation *helps* the source's answer: the share lost is {wanted:.3f}, and you"
             _refuse(
@@ -347,26 +358,27 @@ def _(answer, lm, base, source, metric, sweep):
     if not like(got, wanted):
         start, end = (float(metric(run.logits[:, -1])) for run in runs.values())
         top, length = int(runs[source].logits[0, -1].argmax()), runs[base].logits.shape[1]
-        everywhere = table(number=lambda run: sum(metric(run.logits[:, i]).sum() for i in range(length)))
         patched = sweep.values * (end - start)
         real = "these are the real patches, one run a site; estimate them from one gradient"
         slope = "your gradients were taken in the *source* run; the patch happens in the base run, and the slope there counts"
         slips = {
             "the sign is turned round: the step goes from the base to the source, source − base": -wanted,
             "you took absolute values: a negative attribution says that the patch would push the metric down": wanted.abs(),
-            slope: table(source),
+            slope: partial(table, source),
             "you took the mean over d; a dot product is the sum": wanted / lm.d_model,
             "that is the share of the way; the metric's own units were asked for (the next cell divides)": wanted
             / (end - start),
-            "the gradient is of one answer's logit alone; take it of `metric`": table(
-                number=lambda run: run.logits[0, -1, top]
+            "the gradient is of one answer's logit alone; take it of `metric`": partial(
+                table, number=lambda run: run.logits[0, -1, top]
             ),
-            "the gradient is of `metric` at every position; the answer is read at the last one": everywhere,
-            "you multiplied with the base's stream; the step is the *difference* of the two runs": table(
-                times=streams[base]
+            "the gradient is of `metric` at every position; the answer is read at the last one": partial(
+                table, number=lambda run: sum(metric(run.logits[:, i]).sum() for i in range(length))
             ),
-            "you multiplied with the source's stream; the step is the *difference* of the two": table(
-                times=streams[source]
+            "you multiplied with the base's stream; the step is the *difference* of the two runs": partial(
+                table, times=streams[base]
+            ),
+            "you multiplied with the source's stream; the step is the *difference* of the two": partial(
+                table, times=streams[source]
             ),
             real: patched,
             real + ".": patched + start,

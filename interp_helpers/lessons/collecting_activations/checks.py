@@ -17,10 +17,10 @@ from ...sweeps import fit_probe
 
 
 def _refuse(made: dict[str, object], table: str, **numbers) -> None:
-    """Tell the first slip that was made; `table` has a line for each: its name, a colon, the sentence."""
+    """Tell the first slip that was made, which a function may find out; `table` has a line for each: its name, a colon, the sentence."""
     sentences = dict(line.split(": ", 1) for line in table.strip().splitlines())
     for slip, happened in made.items():
-        require(not happened, sentences[slip].format(**numbers))
+        require(not (happened() if callable(happened) else happened), sentences[slip].format(**numbers))
 
 
 ENTERING = """
@@ -319,14 +319,16 @@ def _(answer, lm, prompts, places, true, metric, directions, section5):
         with intervene(lm, *edits) if edits else nullcontext():
             return metric(lm.next_token_logits(asked)).float().cpu()
 
-    def gap(*edits, asked=prompts, y=y) -> float:
-        values = lean(*edits, asked=asked)
+    def between(values: Tensor, y=y) -> float:
         return float(values[y].mean() - values[~y].mean())
+
+    def gap(*edits, asked=prompts, y=y) -> float:
+        return between(lean(*edits, asked=asked), y)
 
     def at(component: str = "block_output", layer: int = layer, positions=places) -> Site:
         return Site(component, layer, positions)
 
-    def share(site: Site, direction: Tensor = direction) -> float:
+    def share(site: Site, direction: Tensor) -> float:
         return gap(project_out(site, direction)) / whole
 
     def near(a: float, b: float) -> bool:
@@ -335,10 +337,10 @@ def _(answer, lm, prompts, places, true, metric, directions, section5):
     def without_length(h: Tensor) -> Tensor:
         return h - (h @ direction.to(h))[..., None] * direction.to(h)
 
-    got, whole = require_number(answer(layer, direction)), gap()
-    wanted = share(at())
+    got, before, after = require_number(answer(layer, direction)), lean(), lean(project_out(at(), direction))
+    whole, left = between(before), between(after)
+    wanted = left / whole
     if not near(got, wanted):
-        left, before, after = wanted * whole, lean(), lean(project_out(at(), direction))
         values = {"undivided": left, "whole": whole, "gone": 1 - wanted, "percent": 100 * wanted}
         values |= {
             "inverse": 1 / wanted,
@@ -348,19 +350,29 @@ def _(answer, lm, prompts, places, true, metric, directions, section5):
         slips = {"nothing": abs(got - 1) < 2e-4} | {slip: near(got, value) for slip, value in values.items()}
         slips["difference"] = near(got, left - whole) or near(got, whole - left)
         slips["one"] = any(near(got, float(after[rows].mean() / before[rows].mean())) for rows in (y, ~y))
-        slips |= {"last": near(got, share(at(positions=-1))), "every": near(got, share(at(positions=None)))}
-        slips |= {"row": near(got, share(at(positions=places[0]))), "input": near(got, share(at("block_input")))}
-        slips |= {"next": near(got, share(at(layer=layer + 1))), "zero": near(got, gap(zero(at())) / whole)}
-        slips["length"] = near(got, gap(apply(at(), without_length)) / whole)
-        slips["add"] = any(near(got, gap(add(at(), direction, scale)) / whole) for scale in (1, -1))
-        asked, spots, truth = section5
-        all_left = gap(project_out(at(positions=spots), direction), asked=asked, y=torch.as_tensor(truth))
-        slips["section5"] = near(got, all_left / gap(asked=asked, y=torch.as_tensor(truth)))
-        slips["fixed"] = near(got, require_number(answer(layer, axis)))
-        slips |= {"layer": near(got, require_number(answer(other, direction))), "else": True}
+        edits = {
+            "last": project_out(at(positions=-1), direction),
+            "every": project_out(at(positions=None), direction),
+            "row": project_out(at(positions=places[0]), direction),
+            "input": project_out(at("block_input"), direction),
+            "next": project_out(at(layer=layer + 1), direction),
+            "zero": zero(at()),
+            "length": apply(at(), without_length),
+        }
+        slips |= {slip: lambda edit=edit: near(got, gap(edit) / whole) for slip, edit in edits.items()}
+        slips["add"] = lambda: any(near(got, gap(add(at(), direction, scale)) / whole) for scale in (1, -1))
+
+        def of_section5() -> bool:
+            asked, spots, truth = section5
+            projected = project_out(at(positions=spots), direction)
+            left, all_of_it = (gap(*edits, asked=asked, y=torch.as_tensor(truth)) for edits in ([projected], []))
+            return near(got, left / all_of_it)
+
+        slips |= {"section5": of_section5, "fixed": lambda: near(got, require_number(answer(layer, axis)))}
+        slips |= {"layer": lambda: near(got, require_number(answer(other, direction))), "else": True}
         _refuse(slips, USED, got=got, wanted=wanted, layer=layer, other=other)
     got, wanted = require_number(answer(layer, axis)), share(at(), axis)
     require(near(got, wanted), "with another direction the share doesn't fit: does your edit use `direction`?")
-    got, wanted = require_number(answer(other, direction)), share(at(layer=other))
+    got, wanted = require_number(answer(other, direction)), share(at(layer=other), direction)
     require(near(got, wanted), f"it fits at layer {layer} and not at layer {other}: does your site use `layer`?")
     return "The same two lines answer the question for any direction, found by a probe or not."
