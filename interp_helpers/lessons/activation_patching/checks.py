@@ -19,7 +19,7 @@ from ...sites import Site
 @exercise("patching.site", number=1, title="Name the site", difficulty=1, minutes=4)
 def _(answer, lm, base, subject):
     """
-    - A site has a component, a layer and positions. Which of the three did the sentence in the task give you in words?
+    - A site has a component, a layer and positions. The sentence in the task says all three in words.
     - Blocks and tokens are both counted from 0, so the first block is layer 0 and the ninth is …
     - `lm.find(base, subject)` is a range, and `[-1]` takes the last element of a range.
     """
@@ -134,14 +134,14 @@ def _(answer, sweep, subject):
     if truth is None:
         return "On this model the last token never overtakes the subject for this pair."
     require(ask(sweep.values, subject) == truth, f"on the notebook's own sweep the answer is layer {truth}")
-    return f"From layer {truth} on, the end of the prompt carries more of the answer than any token of the subject."
+    return f"Layer {truth} is the first at which the last token has a larger share than every token of the subject."
 
 
 @exercise("patching.everything", number=3, title="A finding that is none", difficulty=2, minutes=10)
 def _(answer, lm, base, source, metric, subject, sweep):
     """
     - Three steps: `record` the source, `intervene` with `replace` while the base runs, and measure.
-    - The scale begins at `metric(lm.next_token_logits(base))`, which is 0, and ends at the same number for `source`, which is 1.
+    - `metric(lm.next_token_logits(base))` is the start of the way, where the share is 0. The same for `source` is its end, where the share is 1.
     - Measure start and end before the `with`. Section 2 works one share out by hand; use `Site('block_output', layer, positions)`.
     """
     require(callable(answer), f"the answer is your function `recovered`, and you gave {short(answer)}")
@@ -314,7 +314,7 @@ def _(answer, lm, source, metric, reference: Activations):
             raise NotYet(
                 f"it fits at layer {layer}, and not for {layers}: does your site use the layers that it is given?"
             )
-    return "What other layers still bring is not lost. The next cell takes those away, too."
+    return "What other layers can still bring is not lost. The next cell takes other layers away, too."
 
 
 @exercise("patching.attribution", number=5, title="All sites in two passes", difficulty=3, minutes=12)
@@ -387,4 +387,4 @@ def _(answer, lm, base, source, metric, sweep):
         raise NotYet(
             "it isn't the step times the gradient, summed over d: is the step source − base, and the gradient the base run's?"
         )
-    return f"{wanted.numel()} sites estimated with two forwards and one backward."
+    return f"{wanted.numel()} sites are estimated with two forward passes and one backward pass."
