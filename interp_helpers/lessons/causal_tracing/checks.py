@@ -154,7 +154,7 @@ def _(answer, pilot):
             require(got not in (slip, max(1, slip)), f"{said}: {because}")
         require(got < truth, f"{said}, which is more than needed: {truth} draws suffice")
         require(False, f"{said}, and then the standard error is {std / max(got, 1) ** 0.5:.3f}")
-    return "Half the error takes four times the draws. That is why maps of a single fact are noisy."
+    return "Half the error takes four times as many draws. That is why maps of a single fact are noisy."
 
 
 @exercise("tracing.window", number=3, title="Which layers did you restore?", difficulty=1, minutes=4)
@@ -193,13 +193,13 @@ def _(answer):
         require(
             False, f"{said}: {wrong}, since its window is layers {max(0, first(L))} to {min(n, first(L) + width) - 1}"
         )
-    return "So a layer stands in as many windows as they are wide, or fewer at the ends. A high window doesn't say which of its layers did it."
+    return "A layer lies in as many windows as a window has layers, or in fewer at the ends. A high window doesn't say which of its layers did it."
 
 
 @exercise("tracing.rank-one", number=4, title="An edit of rank one", difficulty=3, minutes=10)
 def _(answer):
     """
-    - Each token x gets a multiple of δ: how much does x look like the key? One number a token.
+    - Each token x gets a multiple of δ. The multiple is one number per token, and says how much x looks like the key.
     - The number is kᵀx / kᵀk: 1 where x is the key itself, 0 where x is at a right angle to it.
     - `likeness = x @ key / (key @ key)`, and then `output + likeness[..., None] * delta`.
     """
@@ -268,4 +268,4 @@ def _(answer):
             False, f"for tokens alone it is right; for a batch (row, token, d_in) it fails ({error}): use `[..., None]`"
         )
     require(torch.allclose(batched, truth.expand(2, -1, -1), atol=1e-4), "for a batch (row, token, d_in) it goes wrong")
-    return "One outer product: the whole edit is d_in + d_out numbers."
+    return "The change of the weights is one outer product, so the whole edit is d_in + d_out numbers."
