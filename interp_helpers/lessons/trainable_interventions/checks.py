@@ -112,7 +112,7 @@ def _(answer):
 DOUBTS = {
     "any eight": (
         "random subspace",
-        "to know what exchanging does by itself, exchange as many dimensions that nobody chose",
+        "to know what exchanging does by itself, exchange as many random dimensions",
     ),
     "by heart": ("held-out names", "what was learnt by heart fails on what was never seen"),
     "isn't at this site": (
@@ -122,7 +122,7 @@ DOUBTS = {
     "two averages": ("class means", "one row of the table needs no training: the direction between two means"),
     "turns every answer": (
         "same-pronoun pairs",
-        "if the source asks for the very answer that the base gives anyway, that answer must *stay*",
+        "if the source has the base's pronoun, the base's answer must *stay*",
     ),
 }
 NO_CONTROL = {
@@ -134,8 +134,8 @@ NO_CONTROL = {
 @exercise("das.controls", number=2, title="Choose the control", difficulty=2, minutes=6)
 def _(answer):
     """
-    - Ask of each doubt: if it were true, which row of the table, or which other pairs, would come out otherwise?
-    - Two of the five doubts are about *which pairs* one tests on. Three are about *what else* one exchanges.
+    - Ask of each doubt: if it were true, which row of the table, or which other pairs, would give another result?
+    - Two of the five doubts are about *which pairs* you test on. Three are about *what else* you exchange.
     - A method that turns every answer round is caught where the right answer is no change.
     """
     require(isinstance(answer, dict), f"a dictionary was expected, doubt → control, and you gave {short(answer)}")
@@ -153,15 +153,15 @@ def _(answer):
         require(control not in NO_CONTROL, f"{control!r} settles no doubt: {NO_CONTROL.get(control)}")
     for name, (control, why) in DOUBTS.items():
         require(given[name] == control, f"the doubt “… {name} …” isn't settled by {given[name]!r}: {why}")
-    return "The next cell tries the last of these. None of them is enough alone: a result is as good as its weakest control."
+    return "The next cell tries the last of these. None of them is enough alone."
 
 
 @exercise("das.gradient", number=3, title="Why there is nothing to learn", difficulty=3, minutes=12)
 def _(answer):
     """
     - With autograd: make q a leaf (`q.detach().clone().requires_grad_()`), compute h from it, and call `h.backward(g)`.
-    - By hand: write δ = s − b. The loss depends on q through h = b + (δ·q) q, a number times a vector; both hold q.
-    - For a small change e of q: h changes by (δ·e) q + (δ·q) e. The loss changes by g · that. Sort it into (…)·e.
+    - By hand: write δ = s − b. The loss depends on q through h = b + (δ·q) q, a number times a vector; q is in both.
+    - For a small change e of q: h changes by (δ·e) q + (δ·q) e. The loss changes by g · that. Write it as (…)·e: the bracket is the gradient.
     """
     require(callable(answer), f"the answer is your function `gradient`, and you gave {short(answer)}")
     generator = torch.Generator().manual_seed(0)
@@ -241,6 +241,6 @@ def _(answer):
     require(letter in READINGS, f"`reading` is one of the letters A, B, C, D, and {short(reading)} was given")
     require(letter == "B", UNSUPPORTED.get(letter, ""))
     return (
-        "The ten countries differ along nine directions, so 16 dimensions can hold them all and know nothing of an eleventh. "
+        "The ten countries differ along nine directions, so 16 dimensions can hold them all and carry nothing about an eleventh. "
         "The table doesn't show that no subspace would carry over: only that this training found none."
     )

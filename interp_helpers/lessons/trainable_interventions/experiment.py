@@ -121,7 +121,7 @@ def pronoun_bank(lm, least: int = 64) -> tuple[list[Fact], bool]:
     if len(bank) >= least:
         return bank, True
     print(
-        f"{lm.name} gets the pronoun of only {len(bank)} names right. What follows shows how it is done, and finds nothing."
+        f"{lm.name} gets the pronoun of only {len(bank)} names right. What follows shows the method; its numbers mean little."
     )
     return names, False
 
@@ -170,7 +170,9 @@ def capital_bank(lm, least: int = 12) -> list[Fact]:
     bank = simple(known(lm, facts("capital")))
     if len(bank) >= least:
         return bank
-    print(f"{lm.name} knows only {len(bank)} of these capitals. What follows shows how it is done, and finds nothing.")
+    print(
+        f"{lm.name} knows only {len(bank)} of these capitals. What follows shows the method; its numbers mean little."
+    )
     return simple(facts("capital"))[:20]
 
 

@@ -75,7 +75,7 @@ WRONG = {
         ("swap = 3", "the answer is your function `swap`"),
     ],
     "das.controls": [
-        (controls({ANY: "class means", AVERAGES: "random subspace"}), "exchange as many dimensions that nobody chose"),
+        (controls({ANY: "class means", AVERAGES: "random subspace"}), "exchange as many random dimensions"),
         (controls({BY_HEART: "same-pronoun pairs", ROUND: "held-out names"}), "what was learnt by heart fails on what was never seen"),
         (controls({ELSEWHERE: "class means", AVERAGES: "whole component"}), "a part that does something is suspect"),
         (controls({ROUND: "held-out names"}), "that answer must *stay*"),
