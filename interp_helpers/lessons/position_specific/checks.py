@@ -72,7 +72,7 @@ def _(answer, lm, prompts, subjects):
 @exercise("positions.first", number=2, title="Where can a patch do anything?", difficulty=2, minutes=6)
 def _(answer, lm, base, source):
     """
-    - At which positions have the two runs computed the same thing, up to there?
+    - From which position on can the two runs have computed something different?
     - Compare token with token, not word with word: `lm.tokens(prompt)[0]` are a prompt's token ids.
     - Go through `zip(lm.tokens(base)[0], lm.tokens(source)[0])`, and return the first index at which the two differ.
     """
@@ -153,8 +153,8 @@ def _(answer, lm, base, source):
     wanted = differing(base, source)
     require(ask(base, source) == (wanted[0] if wanted else None), f"on the notebook's own pair the answer is {wanted}")
     return (
-        "Every position before it is a no-op in every layer, and proves nothing about what those tokens carry; from there "
-        "on a patch can matter."
+        "A patch at a position before it changes nothing in any layer, and says nothing about what those tokens carry. From there "
+        "on, a patch can matter."
     )
 
 
@@ -162,7 +162,7 @@ def _(answer, lm, base, source):
 def _(answer):
     """
     - `stream[:, columns]` means *every* row at each of those columns. One column for each row needs the row's number, too.
-    - With `rows = torch.arange(len(stream))`, `stream[rows, columns]` is one vector a row (a loop over the rows does, too).
+    - With `rows = torch.arange(len(stream))`, `stream[rows, columns]` is one vector a row. A loop over the rows works, too.
     - `patched = stream.clone()`, then `patched[rows, columns] = source[rows, columns]`, then `return patched`.
     """
     require(callable(answer), f"the answer is your function `overwrite`, and you gave {short(answer)}")

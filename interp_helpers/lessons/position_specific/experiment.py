@@ -40,8 +40,8 @@ def length_of_the_first(lm, prompt: str) -> str:
     times = lengths[:, 0] / lengths[:, 1:].median(dim=1).values
     most, least = int(times.argmax()), int(times.argmin())
     return (
-        f"The stream at position 0 is {times[most]:.1f} times as long as the other tokens' at layer {most}, "
-        f"and {times[least]:.1f} times at layer {least}."
+        f"Beside the median of the other tokens, the stream at position 0 is {times[most]:.1f} times as long at layer {most}, "
+        f"and {times[least]:.1f} times as long at layer {least}."
     )
 
 

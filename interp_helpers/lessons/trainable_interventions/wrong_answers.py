@@ -78,7 +78,7 @@ WRONG = {
         (controls({ANY: "class means", AVERAGES: "random subspace"}), "exchange as many random dimensions"),
         (controls({BY_HEART: "same-pronoun pairs", ROUND: "held-out names"}), "what was learnt by heart fails on what was never seen"),
         (controls({ELSEWHERE: "class means", AVERAGES: "whole component"}), "a part that does something is suspect"),
-        (controls({ROUND: "held-out names"}), "that answer must *stay*"),
+        (controls({ROUND: "held-out names"}), "answer must *stay*"),
         (controls({AVERAGES: "random subspace"}), "one row of the table needs no training"),
         (controls({ELSEWHERE: "a larger rank"}), "more dimensions make a high IIA easier to reach"),
         (controls({BY_HEART: "more training steps"}), "longer training changes the result"),
