@@ -58,7 +58,7 @@ def test_a_flat_top_is_named():
     layers, values = [0, 4, 8], torch.tensor([0.36, 0.42, 0.1])
     peak, told = experiment.peak_of(layers, values, torch.tensor([0.07, 0.07, 0.07]))
     assert peak == 4 and "also lie 0." in told
-    assert "No other one" in experiment.peak_of(layers, values, torch.tensor([0.01, 0.01, 0.01]))[1]
+    assert "No other layer" in experiment.peak_of(layers, values, torch.tensor([0.01, 0.01, 0.01]))[1]
 
 
 def test_the_single_layer_in_its_windows():

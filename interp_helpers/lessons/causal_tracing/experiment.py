@@ -125,7 +125,7 @@ def peak_of(layers: Sequence[int], values: Tensor, errors: Tensor) -> tuple[int,
             peak,
             f"{told}The top is flat: within one standard error of it also lie {', '.join(near)}. The tallest cell isn't *the* place.",
         )
-    return peak, f"{told}No other one that was tried lies within one standard error of it."
+    return peak, f"{told}No other layer that was tried lies within one standard error of it."
 
 
 def where_highest(by_fact: Mapping[str, Tensor], layers: Sequence[int]) -> tuple[dict[str, Tensor], str]:
@@ -143,7 +143,7 @@ def title_of_width(alone: Tensor, centres: Sequence[int], windows: Tensor) -> st
     """How many windows, and how many single layers, bring back at least half of what the best window does."""
     half = 0.5 * float(windows.max())
     many, few = int((windows >= half).sum()), int((alone >= half).sum())
-    return f"{many} of {len(centres)} windows bring back half of the best or more, {few} of {len(alone)} single MLPs"
+    return f"Half of the best window's effect or more: {many} of {len(centres)} windows, {few} of {len(alone)} single MLPs"
 
 
 def single_in_windows(alone: Tensor, layers: Sequence[int], windows: Tensor, width: int) -> tuple[int, str]:
@@ -256,7 +256,7 @@ class CityEdits:
         own = [f.answer for f in self.neighbours]
         asked = {
             "the edit works": (self.prompts, self.wanted),
-            "… in other words, too": (self.paraphrases, self.wanted),
+            "… in a paraphrase, too": (self.paraphrases, self.wanted),
             "another city keeps its answer": ([f.prompt for f in self.neighbours], own),
         }
         return {name: self._under(layer, delta, rank_one, *words) for name, words in asked.items()}

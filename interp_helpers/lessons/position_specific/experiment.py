@@ -85,7 +85,7 @@ def said(layer: float) -> str:
 
 def arrivals(who: float, which: float) -> str:
     """Where the two kinds of information arrive at the last token, as a title."""
-    return f"At the last token, who is repeated passes a third {said(who)}, which name {said(which)}"
+    return f"A patch of the last token first moves a third {said(who)} (who is repeated) and {said(which)} (which name)"
 
 
 def draw(questions: dict, title: str):
