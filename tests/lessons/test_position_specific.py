@@ -54,7 +54,9 @@ def test_when_the_last_token_gets_it():
     layers = [0, 4, 8]
     assert experiment.arrival(at_last([0.0, 0.6, 1.0], layers)) == 4
     assert experiment.arrival(at_last([0.0, 0.2, 0.3], layers)) == math.inf
-    assert experiment.arrivals(4, math.inf).endswith("moves a third at layer 4 (who is repeated) and at no layer (which name)")
+    assert experiment.arrivals(4, math.inf).endswith(
+        "moves a third at layer 4 (who is repeated) and at no layer (which name)"
+    )
 
 
 def test_both_halves_have_both_orders():

@@ -143,7 +143,9 @@ def title_of_width(alone: Tensor, centres: Sequence[int], windows: Tensor) -> st
     """How many windows, and how many single layers, bring back at least half of what the best window does."""
     half = 0.5 * float(windows.max())
     many, few = int((windows >= half).sum()), int((alone >= half).sum())
-    return f"Half of the best window's effect or more: {many} of {len(centres)} windows, {few} of {len(alone)} single MLPs"
+    return (
+        f"Half of the best window's effect or more: {many} of {len(centres)} windows, {few} of {len(alone)} single MLPs"
+    )
 
 
 def single_in_windows(alone: Tensor, layers: Sequence[int], windows: Tensor, width: int) -> tuple[int, str]:
