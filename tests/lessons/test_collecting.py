@@ -51,8 +51,8 @@ def test_where_half_of_the_answer_arrives(shares, arrived, seen):
 @pytest.mark.parametrize(
     "plain, negated, said",
     [
-        (0.95, 0.1, "for their opposites"),
-        (0.95, 0.5, "As a guesser"),
+        (0.95, 0.1, "weren't there"),
+        (0.95, 0.5, "near guessing"),
         (0.95, 0.9, "as well"),
         (0.6, 0.1, "hardly reads"),
     ],

@@ -79,7 +79,7 @@ def _words_of(session: int) -> type:
 @exercise("collecting.control", number=2, title="A control task", difficulty=2, minutes=7)
 def _(answer, countries):
     """
-    - Toss the coin once for each *different* country, not once for each sentence; then look it up for every sentence.
+    - Toss the coin once for each *different* country, not once for each sentence. Then look up the toss for every sentence.
     - `random.Random(seed)` is a generator of its own: the same seed gives the same tosses. `sorted(set(countries))` has each country once, in an order that doesn't change from run to run.
     - A dictionary from country to toss, filled country by country in that order; then a list that looks up every sentence's country in it.
     """
@@ -122,7 +122,7 @@ def _(answer, countries):
     require(0.4 < ones < 0.6, f"over many seeds {ones:.0%} of the labels are 1: a fair coin was asked for")
     agree = np.mean([[row[0] == label for label in row[1:40]] for row in drawn])
     require(agree < 0.7, "countries tend to get the same label: toss anew for each of them")
-    return "Whoever predicts these labels can only have met the country before: they mean nothing."
+    return "These labels mean nothing, so a probe can predict them only for countries that were in its training."
 
 
 def _settles(lm, streams: Tensor, answer: int) -> int | None:
@@ -200,7 +200,7 @@ def _(answer, lm, streams: Tensor):
     found = [ask(streams[:, i], int(tops[-1, i])) for i in range(streams.shape[1])]
     truth = [_settles(lm, streams[:, i], int(tops[-1, i])) for i in range(streams.shape[1])]
     require(found == truth, f"on the notebook's own prompts the layers are {truth}, and you found {found}")
-    return f"On these prompts the lens settles at layer {min(truth)} at the earliest, of {len(streams)}."
+    return f"On these prompts the lens settles at layer {min(truth)} at the earliest; the last layer is {len(streams) - 1}."
 
 
 MEANS = """
@@ -375,4 +375,4 @@ def _(answer, lm, prompts, places, true, metric, directions, section5):
     require(near(got, wanted), "with another direction the share doesn't fit: does your edit use `direction`?")
     got, wanted = require_number(answer(other, direction)), share(at(layer=other), direction)
     require(near(got, wanted), f"it fits at layer {layer} and not at layer {other}: does your site use `layer`?")
-    return "The same two lines answer the question for any direction, found by a probe or not."
+    return "The same function answers the question for any direction, whether a probe found it or not."

@@ -70,8 +70,8 @@ def said_of_negation(plain: float, negated: float) -> str:
     if negated > 0.65:
         return "On this model the probe reads the truth of negated statements as well."
     if negated > 0.35:
-        return "About as a guesser: on this model the probe says nothing about negated statements."
-    return "A guesser would get one half. Far below it, the probe takes negated statements for their opposites."
+        return "That is near guessing: on this model the probe says nothing about negated statements."
+    return "Guessing would be right about one half. The probe lies far below it: it answers as if “not” weren't there."
 
 
 def came_of(erased: Erasure) -> str:
