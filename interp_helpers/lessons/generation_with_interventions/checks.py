@@ -127,7 +127,7 @@ def _(answer):
         whats = ("the first new token", "the third's own activations")
         for what, one, (right, why) in zip(whats, given, wanted, strict=True):
             require(one == right, f"{name!r} and {what}: {why}")
-    return "So a vector that acts on new tokens only starts late, and one that acts on the prompt only lives on in the cache."
+    return "So a vector on new tokens only starts one token late. A vector on the prompt only acts on later tokens through the cache."
 
 
 @exercise("generation.choose", number=3, title="Choose the strength", difficulty=2, minutes=6)

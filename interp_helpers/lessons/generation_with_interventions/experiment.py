@@ -109,20 +109,18 @@ def outcome(test: FairTest) -> str:
         said = [f"Our vector passed this test: {judged}, and the intervals lie apart."]
         said += ["They lie apart from the random direction's, too."]
     else:
-        said = [f"Our vector failed this test. {judged}. That steering makes the texts happier is not shown."]
+        said = [f"Our vector failed this test. {judged}. So it is not shown that steering makes the texts happier."]
         if passed(test, GLAD):
-            said += ["It does bring glad words. The words came, and the rest of the text did not follow."]
+            said += ["It does bring glad words. The words came, but the rest of the text is not shown to be happier."]
         else:
-            said += ["Not even more glad words are shown on these new beginnings."]
-        said += [
-            "That is the lesson: test on beginnings that had no say in the choice, and have the rest of the text judged."
-        ]
+            said += ["More glad words are not shown either, on these new beginnings."]
+        said += ["The lesson: test on beginnings on which nothing was chosen, and have the rest of the text judged."]
     asked = test.scores[request]
     if asked.compare(test.scores["unsteered"], "judged") == "more":
-        said += [f"The test can be passed: the {request} did, with {rate[request]['judged']:.0%}."]
+        said += [f"The test can be passed: the {request} passes it, with {rate[request]['judged']:.0%}."]
     else:
         said += [
-            f"Nor is it shown for the {request}, with {rate[request]['judged']:.0%}: few texts show only large differences."
+            f"For the {request}, with {rate[request]['judged']:.0%}, it is not shown either: few texts show only large differences."
         ]
     return textwrap.fill(" ".join(said), 100)
 
