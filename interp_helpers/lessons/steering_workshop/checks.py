@@ -91,8 +91,8 @@ def _(answer, lm):
             f"{one} of your sentences that have it are {what}, and {other} of those that lack it: the vector would hold that, too",
         )
     return (
-        "Nothing that this check looks for (number, length, first words, last signs, near-copies, your words in the wrong list) spoils the two lists. "
-        "Of tense and mood it knows a few English words only: read your lists once more. How good the vector is you find out by trying it."
+        "This check finds nothing that would spoil the vector. It looked at number, length, first words, last signs, near-copies, and your words in the "
+        "wrong list. It knows only a few English words for tense and mood, so read your lists once more. Only trying shows how good the vector is."
     )
 
 
@@ -145,8 +145,8 @@ def _sentences(texts, what: str) -> list[str]:
 @exercise("workshop.choose", number=2, title="Read the figure", difficulty=1, minutes=4)
 def _(answer, sweep):
     """
-    - A line is a layer, and a point on it is a strength, which stands beside it.
-    - Leave out every point that lies right of the dotted line, which is called too dear. Of the others, take the highest.
+    - Each line is a layer. Each point on it is a strength, and the number stands beside it.
+    - Leave out every point right of the dotted line: it is marked *too dear*. Of the others, take the highest.
     - If two points lie equally high, either is right.
     """
     require(
@@ -169,7 +169,9 @@ def _(answer, sweep):
     a, b = sweep.chosen
     chosen = f"layer {sweep.layers[a]} at {sweep.strengths[b]:g}"
     if (i, j) == (a, b):
-        return f"And so does the rule, by itself: {chosen}. Chosen on these beginnings, it has to be judged on others."
+        return (
+            f"The rule chooses the same: {chosen}. It was chosen on these beginnings, so it has to be judged on others."
+        )
     cells = [(k, m) for k in range(len(sweep.layers)) for m in range(len(sweep.strengths))]
     if not any(sweep.cost(*cell) <= sweep.budget for cell in cells):
         raise NotYet("no point lies left of the dotted line here: then the rule takes the cheapest, the leftmost point")
@@ -183,7 +185,7 @@ def _(answer, sweep):
         hits == best,
         f"layer {layer} at {strength:g} has {hits:.0%} hits, and another point left of the dotted line has more",
     )
-    return f"It has as many hits as {chosen}, which is a little cheaper. So that is the one that the rule takes."
+    return f"It has as many hits as {chosen}, which is a little cheaper. So the rule takes {chosen}."
 
 
 COLUMNS = {"named": "with the words", "judged": "judged", "perplexity": "perplexity"}  # as the table calls them
@@ -230,8 +232,8 @@ def _(answer):
             why = "they overlap, so this table can't tell" if right == "open" else "they lie apart, so it can tell"
             raise NotYet(f"claim {claim!r}: the intervals of “{COLUMNS[measure]}” are {read}; {why}")
     return (
-        "Against the weaker request the vector's lead is shown, against the stronger one it is open; and by the judge the stronger one leads. So a "
-        "result names its baseline, its measure and its interval."
+        "By the words, the cats' vector lies above the plain request, and against the request in a chat it is open. By the judge, the request in a chat "
+        "lies above the vector for being happy. So a result must name its baseline, its measure and its interval."
     )
 
 
