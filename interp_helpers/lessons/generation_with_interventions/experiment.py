@@ -64,7 +64,7 @@ def prices(unsteered: Scores, by_vector: Mapping[str, Mapping[float, Scores]]) -
 def price_title(times: Mapping[str, Sequence[float]], strongest: float) -> str:
     """What the strongest push of each kind costs, as a title. `times`: perplexities as multiples of the unsteered one."""
     told = ", ".join(f"{values[-1]:.0f} with {name}" for name, values in times.items())
-    return f"Times as surprising as unsteered, at strength {strongest:g}: {told}"
+    return f"Perplexity at strength {strongest:g}, in multiples of the unsteered: {told}"
 
 
 def course(hits: Sequence[float]) -> str:
