@@ -21,7 +21,7 @@ def test_a_forbidden_chat_has_four_conditions_on_the_same_questions():
         chat = experiment.forbidden_chat(lm, vector, ["cat"], "Talk about cats.", **how)
     finally:
         del lm.generate
-    assert list(chat.texts) == list(chat.found) == ["unsteered", "asked besides", "steered", "random push"]
+    assert list(chat.texts) == list(chat.found) == ["unsteered", "also asked", "steered", "random push"]
     assert read[0] == read[2] == read[3] and read[0][0] == f"{experiment.SYSTEM}\n\nQuestion: Why?\nAnswer:", (
         "no chat: plain text"
     )
@@ -29,7 +29,7 @@ def test_a_forbidden_chat_has_four_conditions_on_the_same_questions():
     assert len({chat.texts[way] for way in ("unsteered", "steered", "random push")}) > 1
     again = experiment.Chat(chat.questions, chat.texts, {"steered": (True, False)})
     assert again.hits("steered") == 1 and again.share("steered")[0] == 0.5
-    assert "asked besides 0.00" in chat.plot("Cats", "a cat").alt
+    assert "also asked 0.00" in chat.plot("Cats", "a cat").alt
     shown = chat.answers("unsteered", "steered", first=1)
     assert shown.startswith("Why?\n   unsteered: ") and "How?" not in shown
     assert len(experiment.QUESTIONS) == len(set(experiment.QUESTIONS)) == 20

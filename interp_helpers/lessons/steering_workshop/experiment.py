@@ -97,7 +97,7 @@ def forbidden_chat(
     requested = [asked(lm, f"{request} {question}", system) for question in questions]
     runs = {
         "unsteered": (plain, None),
-        "asked besides": (requested, None),
+        "also asked": (requested, None),
         "steered": (plain, vector),
         "random push": (plain, vector.random(0)),
     }
