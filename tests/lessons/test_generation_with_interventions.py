@@ -45,7 +45,7 @@ def test_whether_the_test_can_be_passed_is_said_of_the_best_request():
 
 def test_the_course_of_the_hits_is_one_of_the_predictions_choices():
     assert experiment.course([0.0, 0.3, 0.5, 0.8]) == "rise all the way"
-    assert experiment.course([0.0, 0.4, 0.5, 0.3]) == "rise, then stop rising or fall"
+    assert experiment.course([0.0, 0.4, 0.5, 0.3]) == "rise, then stop or fall"
     assert experiment.course([0.1, 0.2, 0.1, 0.3]) == "stay about the same"
     assert [experiment.more_or_fewer(x, 0.5) for x in (0.7, 0.55, 0.2)] == ["more", "about as many", "fewer"]
 

@@ -71,7 +71,7 @@ def course(hits: Sequence[float]) -> str:
     """What the hits do from no steering to the strongest, in the words of the prediction's choices."""
     if max(hits) <= hits[0] + 0.2:
         return "stay about the same"
-    return "rise all the way" if hits[-1] > max(hits[:-1]) + 0.1 else "rise, then stop rising or fall"
+    return "rise all the way" if hits[-1] > max(hits[:-1]) + 0.1 else "rise, then stop or fall"
 
 
 def compared(scores: Mapping, others: Scores | Mapping, beside: str) -> str:
