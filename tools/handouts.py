@@ -79,6 +79,7 @@ def page(source: str, paper: str) -> str:
 def worksheet(path: Path) -> str:
     """A notebook's predictions and exercises, as a page to fill in by hand."""
     nb = nbformat.read(path, as_version=4)
+    named = choices_of(nb)
     title = re.search(r"^# (.*)", nb.cells[0].source, re.MULTILINE)[1]
     lines = [
         "---", "columns: 2", "---", f"# {title}", "",
@@ -92,7 +93,7 @@ def worksheet(path: Path) -> str:
                 elif heading.startswith("### Exercise"):
                     lines += [f'☐ **{heading[4:]}** <span class="small">{below}</span>', ""]
         else:
-            for call in asked(cell.source):
+            for call in asked(cell.source, named):
                 lines += ['<div class="ask">', "", f"**?** {call['question']}", "", *call["answer"], ""]
                 lines += [
                     '<span class="small">measured, and why:</span>',
@@ -107,23 +108,48 @@ def worksheet(path: Path) -> str:
     return "\n".join(lines)
 
 
-def asked(source: str) -> list[dict]:
-    """The predictions that a cell asks for: the question, and what to answer with."""
-    nodes = list(ast.walk(ast.parse(re.sub(r"^( *)%.*", r"\1pass", source, flags=re.MULTILINE))))
-    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "predict"]
-    named = {node.targets[0].id: node.value for node in nodes
-             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}  # fmt: skip
+def choices_of(nb) -> dict[str, list[str]]:
+    """The lists of choices that the notebook's lesson keeps in its `experiment.py`, by the names that cells call them by."""
+    lesson = re.search(r"from interp_helpers\.lessons\.(\w+) import experiment", "\n".join(c.source for c in nb.cells))
+    if lesson is None:
+        return {}
+    file = ROOT / "interp_helpers" / "lessons" / lesson[1] / "experiment.py"
+    found = {}
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Tuple):
+            try:
+                found[f"experiment.{node.targets[0].id}"] = ast.literal_eval(node.value)
+            except (ValueError, AttributeError):  # no list of constants, or no single name
+                continue
+    return found
+
+
+def asked(source: str, choices: dict[str, list[str]]) -> list[dict]:
+    """The predictions that a cell asks for: the question, and what to answer with; `choices` are those with a name."""
+    code = re.sub(r"^( *)%.*", r"\1pass", source, flags=re.MULTILINE)
+    calls = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "predict"
+    ]
+    named: dict[str, list] = {}  # questions with a name, in pieces
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id] = [node.value]
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            named.setdefault(node.target.id, []).append(node.value)
     found = []
     for call in calls:
         options = {keyword.arg: keyword.value for keyword in call.keywords}
-        said = named.get(getattr(call.args[1], "id", ""), call.args[1])  # a question with a name
-        parts = said.values if isinstance(said, ast.JoinedStr) else [said]
+        pieces = named.get(getattr(call.args[1], "id", ""), [call.args[1]])
+        parts = [part for piece in pieces for part in (piece.values if isinstance(piece, ast.JoinedStr) else [piece])]
         question = "".join(
             part.value if isinstance(part, ast.Constant) else "…" for part in parts
         )  # … : the model's number
         if "choices" in options:
+            name = ast.unparse(options["choices"])
             try:
-                answer = [f"- {choice}" for choice in ast.literal_eval(options["choices"])]
+                answer = [f"- {choice}" for choice in choices.get(name) or ast.literal_eval(options["choices"])]
             except ValueError:  # the choices depend on what was computed before
                 answer = ['<div class="line"></div>']
         else:

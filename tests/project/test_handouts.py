@@ -109,6 +109,8 @@ def test_a_worksheet_asks_what_its_notebook_asks(path):
     source = path.read_text(encoding="utf-8")
     assert sheet.count('<div class="ask">') == len(re.findall(r'"predict\(', source)) > 0
     assert "**?** …\n" not in sheet
+    for question in re.findall(r"\*\*\?\*\* (.*)", sheet):
+        assert re.search(r"[.?…:)]$", question), f"a question that breaks off: {question}"
     assert re.findall(r"☐ \*\*(Exercise .*?)\*\*", sheet) == re.findall(r"### (Exercise .*?)\\n", source)
     assert sheet.count("☐ **") >= 3 and "## One sentence to keep" in sheet
     assert not re.search(r"## Go deeper\n\n## One", sheet)
