@@ -125,7 +125,8 @@ def heatmaps(sweeps: Mapping, *, title: str) -> Picture:
     marked = dict(ends[0]) if len(set(ends)) == 1 else {}  # marked where they are the same for all
     values = [sweep.values.float().numpy() for sweep in sweeps.values()]
     limit = max(*(np.abs(v).max() for v in values), *(abs(v) for pair in ends for _, v in pair)) or 1.0
-    heights = [1.6 + 0.32 * max(0, len(s.labels[s.axes[1]]) - 5) for s in sweeps.values()]
+    least, row = (1.6, 0.32) if len(sweeps) == 1 else (1.3, 0.27)  # inches; two fit a slide in print that can be read
+    heights = [least + row * max(0, len(s.labels[s.axes[1]]) - 5) for s in sweeps.values()]
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 1.1 + sum(heights) + 0.4 * len(heights)), layout="constrained")
         panels = figure.subplots(len(sweeps), squeeze=False, height_ratios=heights)[:, 0]

@@ -204,8 +204,12 @@ def test_a_tokenizer_that_does_not_say_where_its_tokens_stand(bytes_lm):
 @some_or_many(st.text("aé日\n <|>s/🐱\u0301", min_size=1, max_size=12), st.data())
 def test_a_byte_stands_where_its_character_does(text, data):
     at = data.draw(st.integers(0, len(text) - 1))
-    found = [i for i, (a, b) in enumerate(spans(ByT5Tokenizer(), text)) if a <= at < b]
-    start = len(text[:at].encode())
+    start, tokenizer = len(text[:at].encode()), ByT5Tokenizer()
+    try:
+        found = [i for i, (a, b) in enumerate(spans(tokenizer, text)) if a <= at < b]
+    except ValueError as error:
+        assert "say where its tokens stand" in str(error) and any(one in text for one in tokenizer.all_special_tokens)
+        return
     if "<" not in text:  # no special token
         assert found == list(range(start, start + len(text[at].encode())))
 

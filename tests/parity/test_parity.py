@@ -288,7 +288,26 @@ def test_transformer_lens_collection(bridge, family, component):
     agree("TransformerLens", f"collection of {component} in {family}", mine, cache_[lens_name(component)])
 
 
-@pytest.mark.parametrize("family, component", [(f, c) for f, c in LENS if c != "attention_weight"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_transformer_lens_interchange_of_the_middle(bridge, family):
+    """An edit of its hook_resid_mid reaches the MLP's norm alone, for transformers' block adds to what it had before. So the stream is
+    changed through what attention writes, by the difference of the two middles."""
+    model, middle = bridge(family), lens_name("block_middle")
+    _, source = model.run_with_cache(ids_of(SOURCE))
+    _, base = model.run_with_cache(ids_of(BASE))
+
+    def patch(h, hook):
+        h = h.clone()
+        h[:, PLACE] += source[middle][:, PLACE] - base[middle][:, PLACE]
+        return h
+
+    logits = model.run_with_hooks(ids_of(BASE), fwd_hooks=[(lens_name("attention_output"), patch)])
+    agree("TransformerLens", f"interchange of block_middle in {family}", interchange(family, "block_middle"), logits)
+
+
+@pytest.mark.parametrize(
+    "family, component", [(f, c) for f, c in LENS if c not in ("attention_weight", "block_middle")]
+)
 def test_transformer_lens_interchange(bridge, family, component):
     model, name = bridge(family), lens_name(component)
     _, cache_ = model.run_with_cache(ids_of(SOURCE))
