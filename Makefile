@@ -28,7 +28,7 @@ lab: $(VENV)/ready ## Start JupyterLab on the notebooks; the first time, install
 	cd notebooks && ../$(VENV)/bin/jupyter lab $(LAB_ARGS)
 
 check: style ## Style and unit tests (three minutes)
-	$(PYTEST) -m "not (notebook or browser or colab or slow)" tests
+	$(PYTEST) -m "not (notebook or browser or colab or heavy or slow)" tests
 
 lesson: $(TEST_VENV)/ready ## One notebook with its wrong answers: make lesson N=04
 	@test -n "$(N)" || { echo "Say which notebook: make lesson N=04, or N=workshop."; exit 1; }

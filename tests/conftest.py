@@ -36,6 +36,28 @@ LONGEST = (
     "test_browser.py",
 )
 
+# What takes long and seldom breaks (servers, downloads, models of every type, whole processes): `make check` leaves it to `make test`.
+HEAVY = (
+    "models/test_families.py",
+    "models/test_hub.py",
+    "models/test_larger_models.py",
+    "models/test_offline.py",
+    "models/test_smollm_from_gguf.py",
+    "engine/test_threads.py::test_threads_sleep",
+    "engine/test_behind_our_back.py::test_an_old_lm",
+    "demo/test_demo.py::test_thirty",
+    "demo/test_demo.py::test_the_command",
+    "demo/test_demo.py::test_the_courses_vectors",
+    "steering/test_scores.py::test_the_judge_tells",
+    "project/test_cli.py::test_doctor_for_real",
+    "project/test_home.py",
+    "project/test_docstrings.py::test_a_public_name_has_an_example_that_runs",
+    "lessons/test_exercises.py::test_a_good",
+    "lessons/test_exercises.py::test_the_harness",
+    "course/test_course.py::test_progress_survives",
+    "course/test_course.py::test_a_verdict_shows",
+)
+
 
 def group_of(nodeid: str) -> str:
     """What runs in one process: a file; of the files that run notebooks, what is of one notebook, on one model."""
@@ -61,8 +83,12 @@ def pytest_xdist_make_scheduler(config, log):
     return InGroups(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items):
-    """The longest begin first."""
+    """The longest begin first, and what is heavy is marked."""
+    for item in items:
+        if any(f"/{name}" in f"/{item.nodeid}" for name in HEAVY):
+            item.add_marker("heavy")
     places = {name: n for n, name in enumerate(LONGEST)}
 
     def place(item) -> int:
