@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -252,38 +252,28 @@ class CityEdits:
             delta = delta.detach() + size * slope / slope.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         return delta
 
-    def measure(self, layer: int, delta: Tensor, rank_one: Callable) -> dict[str, float]:
+    def measure(self, layer: int, deltas: Tensor, rank_one: Callable) -> dict[str, float]:
         """Mean probabilities under each city's edit at a layer, with the learner's `rank_one`: of the wanted answer, of the wanted answer
         to the other question, and of the neighbour's own answer."""
-        own = [f.answer for f in self.neighbours]
-        asked = {
-            "the edit works": (self.prompts, self.wanted),
-            "… in a paraphrase, too": (self.paraphrases, self.wanted),
-            "another city keeps its answer": ([f.prompt for f in self.neighbours], own),
-        }
-        return {name: self._under(layer, delta, rank_one, *words) for name, words in asked.items()}
-
-    def unedited(self) -> float:
-        """The mean probability of the neighbours' own answers without any edit."""
-        return float(_mean(self.lm, [f.prompt for f in self.neighbours], [f.answer for f in self.neighbours]))
-
-    def _under(self, layer: int, deltas: Tensor, rank_one: Callable, questions: Iterable, words: Iterable) -> float:
         keys = self.clean[Site("mlp_activation", layer, self.ends)][:, 0]
         projection, found = self.lm.anatomy.place("mlp_output", layer).module, []
-        for key, delta, question, word in zip(keys, deltas, questions, words, strict=True):
+        for i, (key, delta) in enumerate(zip(keys, deltas, strict=True)):
 
             def edited(module, inputs, output, key=key, delta=delta):
                 return rank_one(inputs[0], output, key, delta)
 
+            neighbour = self.neighbours[i]
+            answered = probability(self.lm, [self.wanted[i], self.wanted[i], neighbour.answer])
             handle = projection.register_forward_hook(edited)
             try:
-                found.append(_mean(self.lm, [question], [word]))
+                asked = self.lm.next_token_logits([self.prompts[i], self.paraphrases[i], neighbour.prompt])
             finally:
                 handle.remove()
-        return float(torch.stack(found).mean())
+            found.append(answered(asked))
+        names = "the edit works", "… in a paraphrase, too", "another city keeps its answer"
+        return dict(zip(names, torch.stack(found).mean(0).tolist(), strict=True))
 
-
-def _mean(lm, questions: Sequence[str], words: Sequence[str]) -> Tensor:
-    return torch.stack(
-        [probability(lm, w)(lm.next_token_logits(q))[0] for q, w in zip(questions, words, strict=True)]
-    ).mean()
+    def unedited(self) -> float:
+        """The mean probability of the neighbours' own answers without any edit."""
+        answered = probability(self.lm, [f.answer for f in self.neighbours])
+        return float(answered(self.lm.next_token_logits([f.prompt for f in self.neighbours])).mean())
