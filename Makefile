@@ -35,7 +35,7 @@ lesson: $(TEST_VENV)/ready ## One notebook with its wrong answers: make lesson N
 	@$(TEST_VENV)/bin/python -m interp_helpers fetch-model
 	OMP_NUM_THREADS=1 $(TEST_VENV)/bin/python -m pytest -k "$(N)" tests/lessons/test_exercises.py tests/lessons/test_notebooks.py
 
-test: style ## All that a change can break: check, every notebook twice, browser, Colab (a quarter of an hour); MODEL=gpt2 runs them on gpt2
+test: style ## All that a change can break: check, every notebook twice, browser, Colab (half an hour); MODEL=gpt2 runs them on gpt2
 	GLASS_BOX_MODEL=$(MODEL) $(PYTEST) -m "not slow" --cov=interp_helpers --cov-report=term --cov-fail-under=90 tests
 
 test-all: test test-oldest ## Everything: test, then what is slow, on the oldest versions too (CI runs this)

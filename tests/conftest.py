@@ -24,13 +24,13 @@ torch.set_num_threads(1)  # the models are so small that threads cost more than 
 
 # Groups that take minutes, longest first. The rest follows in pytest's order.
 LONGEST = (
-    "test_exercises.py 03_trainable_interventions",
+    "test_exercises.py 01_activation_patching",
+    "test_exercises.py 05_collecting_activations",
+    "test_exercises.py 02_causal_tracing",
     "test_exercises.py 06_generation_with_interventions",
     "test_exercises.py steering_workshop",
     "test_exercises.py 04_position_specific",
-    "test_exercises.py 05_collecting_activations",
-    "test_exercises.py 02_causal_tracing",
-    "test_exercises.py 01_activation_patching",
+    "test_exercises.py 03_trainable_interventions",
     "test_colab.py",
     "test_nbmake.py",
     "test_browser.py",
