@@ -27,7 +27,7 @@ lab: $(VENV)/ready ## Start JupyterLab on the notebooks; the first time, install
 	@$(VENV)/bin/python -m interp_helpers fetch-model
 	cd notebooks && ../$(VENV)/bin/jupyter lab $(LAB_ARGS)
 
-check: style ## Style and unit tests (three minutes)
+check: style ## Style and unit tests (four minutes)
 	$(PYTEST) -m "not (notebook or browser or colab or heavy or slow)" tests
 
 lesson: $(TEST_VENV)/ready ## One notebook with its wrong answers: make lesson N=04
