@@ -196,7 +196,7 @@ def quiz(id: str, answers: Sequence[str | None] | None = None) -> QuizView:
     <BLANKLINE>
     1. The indirect effect of a site is …
        a) p(restored) − p(corrupted)
-          ✓ Right: With the same noise in both runs, so that only the restoration differs.
+          ✓ Right: Both runs have the same noise, so only the restoration differs.
        b) p(clean) − p(corrupted)
     ...
     1 of 6 right so far.
