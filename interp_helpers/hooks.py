@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .activations import Activations
-from .models import Layout, Place, Spots, as_written, looking_at, shown_attention
+from .models import ALONE, Layout, Place, Spots, as_written, looking_at, shown_attention
 from .sites import Site
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def record(lm, prompts, *what: Site | str, grad: bool = False) -> Activations:
 
         return look
 
-    with ExitStack() as stack:
+    with ALONE, ExitStack() as stack:
         if any(place.side == "pattern" for place in places.values()):
             stack.enter_context(shown_attention(lm.model))
         for key, place in hooked.items():
@@ -199,6 +199,7 @@ def intervene(lm, *edits: Edit) -> Iterator[None]:
         return look
 
     with ExitStack() as stack:
+        stack.enter_context(ALONE)
         places = [edit.site.place(lm) for edit in edits]
         parameters = list(inspect.signature(type(lm.model).forward).parameters)[1:]
         stack.enter_context(as_written())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 import torch
@@ -21,7 +22,7 @@ from ..edits import replace
 from ..hooks import Edit, intervene
 from ..models import measuring, take
 from ..sites import Site
-from .resume import Run, agree, can_resume, tell_whole
+from .resume import Run, Stopped, agree, can_resume, stop_if_asked, tell_whole
 
 MEMORY = 64 * 2**20  # bytes that one call of a block may need for its intermediate results, about
 GROUPS = 4  # rows are grouped by their first patched token: more groups waste fewer tokens, fewer make larger batches
@@ -38,47 +39,65 @@ class Cell:
     head: int | None = None
 
 
+BASE = Cell(range(0), ())  # the base run: nothing is replaced
+
+
 @torch.no_grad()
 def runs(
     lm,
     tokens: Tensor,
     component: str,
-    cells: Sequence[Cell],
+    steps: Sequence[Sequence[Cell]],
     source: Callable[[Sequence[int]], Activations],
+    measure: Callable[[Tensor], Tensor],
     edits: Callable[[Sequence[int]], list[Edit]] = lambda rows: [],
 ) -> Iterator[Tensor]:
-    """The final logits (row, vocab) of the base run, and then of each cell's patched run, in order.
+    """What is measured of the base run, and then of each cell's patched run, in order, (1 + cell, …): once after each step, of the
+    cells up to there.
 
     Args:
         lm: a `LanguageModel`.
         tokens: the base prompts, as from `lm.tokens`.
         component: what is replaced.
-        cells: where; one run each.
+        steps: where, one run each: the cells that are run before something is given, and those that are run then.
         source: the activations that replace the base's, for some of its rows: a record, with as many rows, of the cells'
             layers and of `Site("block_input", 0)`.
+        measure: from a run's final logits (row, vocab) to a tensor, the same shape for each run.
         edits: made in every run, before the patch: for some of the base's rows, a list.
 
     Raises:
         ValueError: a cell that doesn't fit the base or the source prompts.
+        Stopped: see `stop_when`.
     """
+    cells = [cell for step in steps for cell in step]
     entering = all((e.site.component, e.site.layer) == ("block_input", 0) for e in edits(range(len(tokens))))
+    capture = lru_cache(1)(lambda rows: Run(lm, take(tokens, rows), edits(rows)))  # kept between steps
+    source = lru_cache(1)(source)
     with tqdm(total=len(cells) * len(tokens), desc=f"patching {component}", unit="run", leave=False, delay=2) as bar:
-        streams = None
-        if entering and can_resume(lm):  # blocks are resumed without edits
-            try:
-                with measuring(lm.model):
-                    streams = _resumed(lm, tokens, component, cells, source, edits, bar)
-            except _Differs:
-                tell_whole(lm)
-            except Exception:  # whatever it is that this model can't do, the plain way can, or says what is wrong
-                pass
-        if streams is None:
-            bar.reset()
-            yield from _plain(lm, tokens, component, cells, source, edits, bar)
-            return
-        per_call = max(1, MEMORY // (len(tokens) * lm.model.config.vocab_size * streams.element_size()))
-        for i in range(0, len(streams), per_call):
-            yield from lm.unembed(streams[i : i + per_call].to(lm.device).flatten(0, 1)).unflatten(0, (-1, len(tokens)))
+        found: list[Tensor] = []
+        resuming, done = entering, 0  # blocks are resumed without edits
+        for step in steps:
+            done += len(step)
+            before, resuming = resuming, resuming and can_resume(lm)
+            if resuming:
+                try:
+                    with measuring(lm.model):
+                        streams = _resumed(lm, tokens, component, step, capture, source, measure, edits, bar)
+                    found += [measure(logits) for logits in _read_off(lm, streams[bool(found) :])]
+                except Stopped:
+                    raise
+                except _Differs:
+                    resuming = False
+                    tell_whole(lm)
+                except Exception:  # whatever it is that this model can't do, the plain way can, or says what is wrong
+                    resuming = False
+            if before and not resuming:  # what was found before isn't to be relied on either
+                found = []
+                bar.reset()
+            if not resuming:
+                todo = [BASE, *cells[:done]][len(found) :]
+                found += [measure(logits) for logits in _plain(lm, tokens, component, todo, source, edits, bar)]
+            yield torch.stack(found)
 
 
 def rows_per_call(lm, new: int, width: int) -> int:
@@ -95,28 +114,25 @@ def rows_per_call(lm, new: int, width: int) -> int:
 
 def _plain(lm, tokens, component, cells, source, edits, bar) -> Iterator[Tensor]:
     """One forward for each cell, or for as many cells of the same layers and head as `ROWS` rows hold."""
-    everything = list(range(len(tokens)))
-    acts = source(everything)
-
-    def run(together: list[Cell]) -> Iterator[Tensor]:
-        rows = everything * max(1, len(together))
-        these = take(tokens, rows)
-        changes = edits(rows)
-        positions = sum((cell.positions for cell in together), ())
-        for layer in together[0].layers if together else ():
-            changes = [*changes, replace(Site(component, layer, positions, together[0].head), acts.rows(rows))]
-        with intervene(lm, *changes) if changes else nullcontext():
-            logits = lm.next_token_logits(these)
-        bar.update(len(rows) * bool(together))
-        return logits.unflatten(0, (-1, len(tokens)))
-
-    yield from run([])
+    everything, acts = list(range(len(tokens))), None
     # Somebody's edits may be of just these rows, and so a batch has no others.
     at_once = 1 if lm.running.interventions else max(1, ROWS // len(tokens))
-    for _, group in groupby(cells, key=lambda cell: (cell.layers, cell.head)):
+    for (layers, head), group in groupby(cells, key=lambda cell: (cell.layers, cell.head)):
         alike = list(group)
         for i in range(0, len(alike), at_once):
-            yield from run(alike[i : i + at_once])
+            stop_if_asked()
+            together = alike[i : i + at_once]
+            rows = everything * len(together)
+            these, changes = take(tokens, rows), edits(rows)
+            if layers:
+                acts = acts or source(range(len(tokens)))
+                positions = sum((cell.positions for cell in together), ())
+                theirs = acts.rows(rows)
+                changes = [*changes, *(replace(Site(component, layer, positions, head), theirs) for layer in layers)]
+            with intervene(lm, *changes) if changes else nullcontext():
+                logits = lm.next_token_logits(these)
+            bar.update(len(rows) * bool(layers))
+            yield from logits.unflatten(0, (-1, len(tokens)))
 
 
 # -- resuming -----------------------------------------------------------------------------------------------------------
@@ -138,7 +154,15 @@ class _Differs(Exception):
     """A resumed run isn't what a whole one is."""
 
 
-def _resumed(lm, tokens, component, cells, source, edits, bar) -> Tensor:
+def _read_off(lm, streams: Tensor) -> Iterator[Tensor]:
+    """The logits (row, vocab) of each run's last streams (run, row, d), a bounded number at once."""
+    rows = streams.shape[1]
+    per_call = max(1, MEMORY // (rows * lm.model.config.vocab_size * streams.element_size()))
+    for some in streams.split(per_call):
+        yield from lm.unembed(some.to(lm.device).flatten(0, 1)).unflatten(0, (-1, rows))
+
+
+def _resumed(lm, tokens, component, cells, capture, source, measure, edits, bar) -> Tensor:
     """The stream (run, row, d) that leaves the last block at each row's last token: of the base run, then of each cell's.
 
     Raises:
@@ -149,10 +173,13 @@ def _resumed(lm, tokens, component, cells, source, edits, bar) -> Tensor:
     # Captured runs weigh about six streams a block (the stream, keys, values, the source's): as much as some calls do.
     at_once = max(1, 8 * MEMORY // (6 * lm.n_layers * columns * lm.d_model * streams.element_size()))
     for rows in (range(batch)[i : i + at_once] for i in range(0, batch, at_once)):
-        run, acts = Run(lm, take(tokens, rows), edits(rows)), source(rows)
+        run = capture(rows)
         unpatched = run.streams[-1][torch.arange(len(rows)), run.last]
         if not agree(lm.unembed(unpatched), run.logits):
             raise _Differs
+        if not rows.start:  # what doesn't fit is told before the work
+            measure(run.logits if len(rows) == batch else lm.next_token_logits(tokens))
+        acts = source(rows)
         streams[:, rows] = unpatched.to(streams)
         chosen, ends, proven, lengths = [], [], set(), run.layout.lengths
         for group in _grouped(_patches(run, cells, acts, rows), columns, lambda new: rows_per_call(lm, new, columns)):

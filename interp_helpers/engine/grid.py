@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import Tensor
 
 from ..edits import vector_site
 from ..models import Layout, as_ints, one_a_row
 from ..sites import Site
-from .cells import Cell
+from .cells import Cell, runs
+
+COARSE = 5  # layers that a first picture has, about
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,29 @@ class Grid:
     def cells(self) -> list[Cell]:
         return [Cell(layers, *place) for layers in self.windows for place in self.places]
 
+    def only(self, layers: Sequence[int]) -> Grid:
+        """The same sites of some layers alone."""
+        windows = dict(zip(self.layers, self.windows, strict=True))
+        return replace(self, layers=list(layers), windows=[windows[layer] for layer in layers])
+
+    def steps(self, progressive: bool = True) -> list[list[int]]:
+        """The layers in the order in which each step shows most: some `COARSE` from the first to the last, those between, the rest.
+        Otherwise all in one step."""
+        if not progressive:
+            return [self.layers]
+        last = len(self.layers) - 1
+        marks = sorted({round(i * last / (COARSE - 1)) for i in range(COARSE)})
+        between = [(a + b) // 2 for a, b in pairwise(marks) if b - a > 1]
+        rest = sorted(set(range(last + 1)) - {*marks, *between})
+        return [[self.layers[i] for i in step] for step in (marks, between, rest) if step]
+
+    def so_far(self, steps: Sequence[Sequence[int]]) -> tuple[Grid, list[int]]:
+        """The grid of the layers of some steps, in the grid's own order; and for each of its cells, which one of the steps' it is, the
+        steps one after the other."""
+        taken = [layer for step in steps for layer in step]
+        layers, n = [layer for layer in self.layers if layer in taken], len(self.places)
+        return self.only(layers), [taken.index(layer) * n + i for layer in layers for i in range(n)]
+
     @property
     def sites(self) -> list[Site]:
         """All that a sweep reads from the source run."""
@@ -72,6 +98,18 @@ class Grid:
     def table(self, values: Tensor) -> Tensor:
         """From (cell, …) to (…, layer, place)."""
         return values.unflatten(0, (len(self.layers), len(self.labels))).movedim((0, 1), (-2, -1))
+
+
+def in_steps(
+    lm, tokens: Tensor, grid: Grid, source: Callable, measure: Callable, *edits: Callable, progressive: bool = False
+) -> Iterator[tuple[Grid, Tensor]]:
+    """The grid of the layers so far, and what was measured of the base run and of each of its cells (1 + cell, …), once after each
+    step; the arguments are those of `runs`."""
+    steps = grid.steps(progressive)
+    found = runs(lm, tokens, grid.component, [grid.only(step).cells for step in steps], source, measure, *edits)
+    for n, values in enumerate(found, 1):
+        so_far, order = grid.so_far(steps[:n])
+        yield so_far, values[[0, *(1 + i for i in order)]]
 
 
 def _cells(lm, base: Tensor, ours: Layout, theirs: Layout, positions) -> list[tuple[str, object]]:

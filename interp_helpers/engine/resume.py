@@ -16,6 +16,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,30 @@ from ..hooks import Edit, hooked_at, intervene
 from ..models import Layout
 
 Put = Callable[[int], Callable[[Tensor], Tensor] | None]
+_asked: ContextVar[Callable[[], bool]] = ContextVar("asked", default=lambda: False)
+
+
+class Stopped(Exception):
+    """A sweep was asked to stop, by `stop_when`."""
+
+
+@contextmanager
+def stop_when(asked: Callable[[], bool]) -> Iterator[None]:
+    """While the block lasts, the sweeps of this thread raise `Stopped` soon after `asked()` is true: within a forward pass or so."""
+    before = _asked.set(asked)
+    try:
+        yield
+    finally:
+        _asked.reset(before)
+
+
+def stop_if_asked() -> None:
+    """
+    Raises:
+        Stopped: `stop_when` says so.
+    """
+    if _asked.get()():
+        raise Stopped
 
 
 class Run:
@@ -83,6 +108,7 @@ class Run:
         inside = component not in ("block_input", "block_output")
         h, joined = self.streams[-1][:0, first:], 0
         for layer in range(layers[0] + shift, n + 1):
+            stop_if_asked()
             until = bisect_right(layers, layer - shift)
             if until > joined:
                 h, joined = torch.cat([h, self.streams[layer][rows[joined:until], first:]]), until

@@ -3,13 +3,14 @@
 from .anatomy import COMPONENTS, PER_HEAD, Place
 from .language_model import LanguageModel
 from .load import OFFLINE, load_model
-from .measuring import as_written, measuring
+from .measuring import ALONE, as_written, measuring
 from .offline import cache_folder
 from .pattern import looking_at, shown_attention
 from .tokens import Layout, Spots, as_int, as_ints, as_list, as_positions, as_texts, one_a_row, take
 from .words import Asked
 
 __all__ = [
+    "ALONE",
     "Asked",
     "COMPONENTS",
     "LanguageModel",

@@ -46,7 +46,7 @@ class LanguageModel:
     >>> lm.generate("The capital of Spain is", 1)
     ' Madrid'
 
-    Experiments hang hooks on the model itself, so use one from one thread at a time.
+    Experiments hang hooks on the model itself, so the runs of one thread wait for those of another.
 
     Args:
         hf_model: a causal language model of the transformers library, on any device, in any dtype; it is switched to

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from torch import nn
 from transformers import PreTrainedModel
 
+ALONE = threading.RLock()  # held while a model runs, or has hooks on it: one thread's runs wait for another's
+
 
 @contextmanager
 def measuring(module: nn.Module) -> Iterator[None]:
     """While the block lasts nothing is dropped out, and what was compiled runs as it was written, so that hooks are seen.
     Afterwards every module is in the mode that it was in."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        with as_written():
-            yield
-    finally:
+    with ALONE:
+        training = [part for part in module.modules() if part.training]
         for part in training:
-            part.training = True
+            part.training = False
+        try:
+            with as_written():
+                yield
+        finally:
+            for part in training:
+                part.training = True
 
 
 def as_written():

@@ -13,13 +13,13 @@ a patch's effect any other source would have had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..engine import Grid, require_gradients, runs
+from ..engine import Grid, in_steps, require_gradients
 from ..hooks import record
 from ..models import as_texts, take
 from ..sites import Site
@@ -41,7 +41,8 @@ def patch_sweep(
     heads: Sequence[int] | None = None,
     window: int = 1,
     normalize: bool = False,
-) -> Sweep | list[Sweep]:
+    progressive: bool = False,
+) -> Sweep | list[Sweep] | Iterator[Sweep | list[Sweep]]:
     """Patch each site of a component, one at a time, from the source run into the base run, and measure.
 
     >>> sweep = patch_sweep(lm, base, source, logit_diff(lm, " Paris", " Rome"), layers=[10, 25], normalize=True)
@@ -67,16 +68,19 @@ def patch_sweep(
         window: how many neighbouring layers are patched at once, centred as in ROME's code: layers
             max(0, L − window//2) to min(n, L − window//2 + window) − 1.
         normalize: give (patched − base) / (source − base).
+        progressive: give an iterator: first the sweep of about five layers, from the first to the last, then with those between,
+            and at the end the whole one. Each works only while it is asked for the next.
 
     Returns:
         A `Sweep` of shape (layer, position), or (layer, head); with lists of prompts, a first axis "pair". For a list of
-        metrics, a list of sweeps.
+        metrics, a list of sweeps. With `progressive`, an iterator of these.
 
     Raises:
         ValueError: prompts that don't pair up, or of unequal lengths where positions are not named.
     """
     where = dict(component=component, layers=layers, positions=positions, heads=heads, window=window)
-    return _sweep(_patched, lm, base, source, metric, normalize, **where)
+    sweeps = _sweeps(_patched, lm, base, source, metric, normalize, progressive, **where)
+    return sweeps if progressive else next(sweeps)
 
 
 def attribution_sweep(
@@ -98,7 +102,7 @@ def attribution_sweep(
     estimate is the sum of its layers'.
     """
     require_gradients()
-    return _sweep(_estimated, lm, base, source, metric, normalize, component=component, **where)
+    return next(_sweeps(_estimated, lm, base, source, metric, normalize, component=component, **where))
 
 
 def wrong_source_control(
@@ -138,31 +142,41 @@ def wrong_source_control(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _sweep(measure: Callable, lm, base, source, metric: Metrics, normalize: bool, **where) -> Sweep | list[Sweep]:
-    """The sweep of each metric, where `measure(lm, bases, sources, grid, metrics)` gives the metrics after each patch, (metric,
-    cell, pair), and of both unpatched runs, (metric, pair) each."""
+def _sweeps(
+    measure: Callable, lm, base, source, metric: Metrics, normalize: bool, progressive: bool = False, **where
+) -> Iterator[Sweep | list[Sweep]]:
+    """The sweep of each metric, once after each step of the work. `measure(lm, bases, sources, grid, metrics, progressive)` gives
+    after each the grid up to there, the metrics after each patch, (metric, cell, pair), and of both unpatched runs, (metric, pair)
+    each. What doesn't fit is told at once."""
     metrics = [metric] if callable(metric) else list(metric) if hasattr(metric, "__iter__") else []
     if not metrics or not all(map(callable, metrics)):
         raise ValueError(
             f"A metric such as logit_diff(lm, …), or a list of them, was expected, and {metric!r} was given."
         )
     bases, sources = _paired(lm, base, source)
-    grid = Grid.of(lm, base=bases, source=sources, **where)
+    whole = Grid.of(lm, base=bases, source=sources, **where)
     estimated = ", estimated from the gradient" * (measure is _estimated)
-    sweeps = []
-    for one, values, start, end in zip(metrics, *measure(lm, bases, sources, grid, metrics), strict=True):
+
+    def sweep(grid: Grid, one: Callable, values: Tensor, start: Tensor, end: Tensor) -> Sweep:
         labels = {"pair": list(range(len(start))), "layer": grid.layers, grid.axis: grid.labels}
         values, axes = grid.table(values), tuple(labels)
         if isinstance(base, str):
             values, axes, start, end = values[0], axes[1:], start[0], end[0]
-        sweep = Sweep(values, axes, labels, start, end, metric=_name(one), component=grid.name + estimated)
-        sweeps.append(sweep.normalized if normalize else sweep)
-    return sweeps[0] if callable(metric) else sweeps
+        found = Sweep(values, axes, labels, start, end, metric=_name(one), component=grid.name + estimated)
+        return found.normalized if normalize else found
+
+    def steps() -> Iterator[Sweep | list[Sweep]]:
+        for grid, *measured in measure(lm, bases, sources, whole, metrics, progressive):
+            sweeps = [sweep(grid, *each) for each in zip(metrics, *measured, strict=True)]
+            yield sweeps[0] if callable(metric) else sweeps
+
+    return steps()
 
 
-def _patched(lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable]) -> tuple[Tensor, Tensor, Tensor]:
+def _patched(
+    lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable], progressive: bool
+) -> Iterator[tuple[Grid, Tensor, Tensor, Tensor]]:
     """Every patch is run."""
-    _measured(metrics, lm.next_token_logits(bases))  # a metric that doesn't fit is told before the work
     from_source: dict[int, Tensor] = {}
 
     def read(rows: Sequence[int]):
@@ -170,16 +184,20 @@ def _patched(lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Calla
         from_source.update(zip(rows, acts.next_token_logits, strict=True))
         return acts
 
-    found = [_measured(metrics, logits) for logits in runs(lm, bases, grid.component, grid.cells, read)]
-    found = torch.stack(found, 1)  # (metric, run, pair)
-    return found[:, 1:], found[:, 0], _measured(metrics, torch.stack([from_source[row] for row in range(len(bases))]))
+    def measure(logits: Tensor) -> Tensor:
+        return _measured(metrics, logits)
+
+    for so_far, found in in_steps(lm, bases, grid, read, measure, progressive=progressive):
+        end = _measured(metrics, torch.stack([from_source[row] for row in range(len(bases))]))
+        found = found.movedim(0, 1)  # (metric, run, pair)
+        yield so_far, found[:, 1:], found[:, 0], end
 
 
 @torch.enable_grad()
 def _estimated(
-    lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every patch is estimated, from the gradient of the base run."""
+    lm, bases: Tensor, sources: Tensor, grid: Grid, metrics: list[Callable], _progressive: bool
+) -> Iterator[tuple[Grid, Tensor, Tensor, Tensor]]:
+    """Every patch is estimated in one step, from the gradient of the base run."""
     base_logits, sites = lm.next_token_logits(bases), grid.sites
     starts, from_source = _measured(metrics, base_logits), []
     values = starts[:, None].repeat(1, len(grid.cells), 1)
@@ -205,7 +223,7 @@ def _estimated(
                     slope = slope if cell.head is None else slope[:, [cell.head]]
                     change = (acts.at(site, theirs).float() - run.at(site, ours).detach().float()) * slope.float()
                     values[i, j].index_add_(0, rows[0] + ours.rows, change.flatten(1).sum(1).cpu())
-    return values, starts, _measured(metrics, torch.cat(from_source))
+    yield grid, values, starts, _measured(metrics, torch.cat(from_source))
 
 
 def _paired(lm, base, source) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,14 @@ bring the answer back. It shows neither that the site is necessary, nor that edi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..edits import add
-from ..engine import Grid, runs
+from ..engine import Grid, in_steps
 from ..hooks import Edit, record
 from ..metrics import probability
 from ..models import as_ints, take
@@ -129,7 +129,8 @@ def causal_trace(
     noise: float | Tensor = 3.0,
     samples: int = 10,
     seed: int = 0,
-) -> Trace:
+    progressive: bool = False,
+) -> Trace | Iterator[Trace]:
     """Corrupt the subject's tokens, restore each site of a component, and measure the answer's probability.
 
     >>> trace = causal_trace(lm, source, "Eiffel Tower", " Paris", layers=[5, 15], samples=2)
@@ -151,9 +152,10 @@ def causal_trace(
             (samples, subject tokens, d_model), in the activations' own units (`samples` and `seed` then count for nothing). It is added where the embeddings enter block 0.
         samples: how many draws; the same draws in the corrupted run and with every restoration.
         seed: of the draws. The global random state is left alone.
+        progressive: give an iterator of traces, of more and more layers, as in `patch_sweep`.
 
     Returns:
-        A `Trace`, (layer, position) or (layer, head).
+        A `Trace`, (layer, position) or (layer, head); with `progressive`, an iterator of them.
 
     Raises:
         ValueError: several prompts, a subject that isn't in the prompt, or noise of another shape.
@@ -184,25 +186,31 @@ def causal_trace(
 
     metric = probability(lm, answer)
     unharmed = metric(acts.next_token_logits)[0].float().cpu()
-    logits = runs(lm, tokens, component, grid.cells, source, corrupt)
-    found = torch.stack([metric(each).float().cpu() for each in logits])  # (run, sample)
-    values = grid.table(found[1:])  # (sample, layer, position)
-    n = len(noise)
     length = tokens.shape[1]
-    return Trace(
-        values=values.mean(0),
-        axes=("layer", grid.axis),
-        labels={"layer": grid.layers, grid.axis: grid.labels},
-        base=found[0].mean(),
-        source=unharmed,
-        metric=metric.name,
-        component=grid.name,
-        error=grid.table(found[1:] - found[0]).std(0) / n**0.5 if n > 1 else None,
-        ends=("corrupted", "clean"),
-        subject=span,
-        length=length,
-        places=tuple(tuple(i % length for i in rows[0]) for rows, _ in grid.places),
-    )
+
+    def trace(grid: Grid, found: Tensor) -> Trace:  # found: (run, sample)
+        values = grid.table(found[1:])  # (sample, layer, position)
+        return Trace(
+            values=values.mean(0),
+            axes=("layer", grid.axis),
+            labels={"layer": grid.layers, grid.axis: grid.labels},
+            base=found[0].mean(),
+            source=unharmed,
+            metric=metric.name,
+            component=grid.name,
+            error=grid.table(found[1:] - found[0]).std(0) / len(noise) ** 0.5 if len(noise) > 1 else None,
+            ends=("corrupted", "clean"),
+            subject=span,
+            length=length,
+            places=tuple(tuple(i % length for i in rows[0]) for rows, _ in grid.places),
+        )
+
+    def measure(logits: Tensor) -> Tensor:
+        return metric(logits).float().cpu()
+
+    steps = in_steps(lm, tokens, grid, source, measure, corrupt, progressive=progressive)
+    traces = (trace(*step) for step in steps)
+    return traces if progressive else next(traces)
 
 
 def average_traces(traces: Sequence[Trace]) -> Sweep:

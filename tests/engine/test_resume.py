@@ -46,10 +46,10 @@ def compare(lm, bases, sources, component, cells, edits=lambda rows: [], resumed
     with pytest.MonkeyPatch.context() as patch:
         if resumed:
             patch.setattr(engine_cells, "_plain", lambda *given: pytest.fail("the plain way was taken"))
-        fast = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
+        fast = next(engine_cells.runs(lm, tokens, component, [cells], source, torch.clone, edits))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_cells, "can_resume", lambda lm: False)
-        plain = torch.stack(list(engine_cells.runs(lm, tokens, component, cells, source, edits)))
+        plain = next(engine_cells.runs(lm, tokens, component, [cells], source, torch.clone, edits))
     assert fast.shape == plain.shape == (1 + len(cells), len(bases), lm.anatomy.unembedding.weight.shape[0])
     assert (plain[1:] - plain[0]).abs().max() > 1e-2  # patches do something
     return ((fast - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
@@ -216,7 +216,7 @@ def test_edits_that_every_run_has(lm, component):
     def source(rows):
         return record(lm, take(tokens, rows), Site("block_input", 0), component)
 
-    base = next(iter(engine_cells.runs(lm, tokens, component, cells, source, edits)))
+    base = next(engine_cells.runs(lm, tokens, component, [cells], source, torch.clone, edits))[0]
     torch.testing.assert_close(base, expected, atol=1e-5, rtol=1e-5)
 
 
