@@ -2,6 +2,7 @@
 
 from .direct_effects import DirectEffects, direct_logit_attribution, frozen_norm
 from .heads import Head, average_share, confirm_heads, strongest_heads
+from .live import LivePatches, laid_over, live_events
 from .names import patch_names
 from .patching import attribution_sweep, patch_sweep, wrong_source_control
 from .probing import (
@@ -24,6 +25,7 @@ __all__ = [
     "DirectEffects",
     "Erasure",
     "Head",
+    "LivePatches",
     "Probe",
     "ProbeAccuracy",
     "Sweep",
@@ -39,6 +41,8 @@ __all__ = [
     "embedding_std",
     "fit_probe",
     "frozen_norm",
+    "laid_over",
+    "live_events",
     "mean_difference",
     "patch_names",
     "patch_sweep",

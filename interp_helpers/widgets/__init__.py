@@ -7,7 +7,7 @@ of the library, since a notebook calls it as one.
 
 from .contrast import contrast_builder
 from .lens import lens_explorer
-from .patching import patching_explorer
+from .live import LIVE_VIEW, live_patching
 from .positions import heads_explorer
 from .rotation import rotation_explorer
 from .space import space_explorer
@@ -15,10 +15,11 @@ from .steering import steering_explorer
 from .tracing import tracing_explorer
 
 __all__ = [
+    "LIVE_VIEW",
     "contrast_builder",
     "heads_explorer",
     "lens_explorer",
-    "patching_explorer",
+    "live_patching",
     "rotation_explorer",
     "space_explorer",
     "steering_explorer",

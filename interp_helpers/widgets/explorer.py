@@ -179,17 +179,18 @@ def layer_map(
         limit: the value of the full colour.
         caption: what it shows.
     """
-
-    def cell(layer: int, name: str, value: float) -> tuple[str, str, float, str]:
-        colour = "178,24,43" if value > 0 else "33,102,172"
-        return f"layer {layer}, {name}: {value:.2f}", colour, abs(value) / max(limit, 1e-9), ""
-
     body = [
-        (heading, [cell(layer, name, value) for layer, value in enumerate(values[:, row].tolist())])
+        (heading, [heat_cell(layer, name, value, limit) for layer, value in enumerate(values[:, row].tolist())])
         for row, (heading, name) in enumerate(rows)
     ]
     ticks = [f"{layer}" if layer % 5 == 0 else "" for layer in range(len(values))]
     return heat_table(body, chosen[::-1], ticks, caption)
+
+
+def heat_cell(layer: int, name: str, value: float, limit: float) -> tuple[str, str, float, str]:
+    """A number's cell of a `heat_table`: red is positive, blue negative."""
+    colour = "178,24,43" if value > 0 else "33,102,172"
+    return f"layer {layer}, {name}: {value:.2f}", colour, abs(value) / max(limit, 1e-9), ""
 
 
 def heat_table(
