@@ -61,7 +61,7 @@ def vectors(args: argparse.Namespace) -> int:
 
 
 def demo(args: argparse.Namespace) -> int:
-    """Serve the live steering page until it is stopped."""
+    """Serve the live page until it is stopped."""
     from . import demo
 
     return demo.run()
@@ -96,8 +96,8 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser(
         "demo",
-        help="the live steering page, on this machine",
-        description="Serve the live steering page. The environment variables HOST (127.0.0.1), PORT (5050) and STRENGTH "
+        help="the live page, on this machine",
+        description="Serve the live page. The environment variables HOST (127.0.0.1), PORT (5050) and STRENGTH "
         "(each persona's own) have their defaults in brackets; INTERP_MODEL chooses the model.",
     )
     command.set_defaults(run=demo)

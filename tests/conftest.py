@@ -47,6 +47,7 @@ HEAVY = (
     "engine/test_behind_our_back.py::test_an_old_lm",
     "demo/test_demo.py::test_thirty",
     "demo/test_demo.py::test_the_command",
+    "demo/test_patches.py::test_thirty",
     "demo/test_demo.py::test_the_courses_vectors",
     "steering/test_scores.py::test_the_judge_tells",
     "project/test_cli.py::test_doctor_for_real",

@@ -1,8 +1,9 @@
-"""The live steering page: a prompt, a persona, a slider, and the model's text without and with steering, side by side.
+"""The live page. *Steer*: a prompt, a persona, a slider, and the model's text without and with steering, side by side. *Where is it?*:
+two prompts, and a map of what each patch between them does.
 
     python -m interp_helpers demo        # http://127.0.0.1:5050; HOST, PORT and STRENGTH are environment variables
 
-`texts` writes the two texts, `queue` lets thirty people use one model, `guard` keeps what doesn't fit out, `app` is the HTTP
+`texts` writes the two texts, `patches` gives the map, `queue` lets thirty people use one model, `guard` keeps what doesn't fit out, `app` is the HTTP
 API, `serve` starts it. It needs FastAPI and uvicorn: `pip install "interp-helpers[demo]"`.
 """
 
@@ -23,7 +24,7 @@ def run() -> int:
         if error.name not in ("fastapi", "uvicorn", "pydantic", "starlette"):
             raise
         raise RuntimeError(
-            f"The steering page needs FastAPI and uvicorn, and {error.name} is not installed: run "
+            f"The live page needs FastAPI and uvicorn, and {error.name} is not installed: run "
             '`pip install "interp-helpers[demo]"`.'
         ) from None
     return serve.main()

@@ -1,4 +1,4 @@
-"""The HTTP API of the steering page, and the page itself.
+"""The HTTP API of the live page, and the page itself.
 
 `create_app(lm, vectors)` takes any model and its vectors; `serve` starts it on the course's own.
 """
@@ -12,12 +12,15 @@ from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from ..models import LanguageModel
 from ..steering import chat_prompt, prompts
-from .guard import Bodies, ThisMachine, refuse_in_sentences, unexpected
-from .queue import PLACES, Gone, Room, Ticket
+from ..widgets import LIVE_VIEW
+from .guard import Bodies, Body, ThisMachine, refuse_in_sentences, unexpected
+from .patches import EXPECTED as EXPECTED_OF_A_PATCH
+from .patches import Choices, add_patches, choices
+from .queue import PLACES, Gone, Room, Ticket, TicketedStream
 from .texts import Piece, Vectors, write
 
 STRENGTH = 2.0  # the largest size of a strength, in units of the layer's mean residual norm; far beyond any sense
@@ -40,18 +43,14 @@ QUESTIONS = [
 Strength = Annotated[float, Field(ge=-STRENGTH, le=STRENGTH, allow_inf_nan=False)]
 
 
-class _In(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class Part(_In):
+class Part(Body):
     """A persona and how strongly to steer towards it."""
 
     persona: str = Field(max_length=100, description="its id")
     strength: Strength | None = Field(None, description="by default the request's, else the persona's own")
 
 
-class Ask(_In):
+class Ask(Body):
     """What to write."""
 
     prompt: str = Field(
@@ -153,6 +152,7 @@ class Available(BaseModel):
 class Examples(BaseModel):
     prompts: list[str]
     questions: list[str] = Field(description="for a chat")
+    patches: Choices
 
 
 class Health(BaseModel):
@@ -174,6 +174,7 @@ REFUSALS = {
     503: {"model": Problem, "description": "Every place in the queue is taken"},
 }
 NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
+STREAMED = {**REFUSALS, 200: {"description": "Lines of JSON, one an event", "content": NDJSON}}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The work
@@ -201,20 +202,6 @@ def perform(
     yield from write(lm, read(lm, ask), steering, ask.max_length, ask.temperature, ask.seed, base=base)
 
 
-class TicketedStream(StreamingResponse):
-    """A stream that gives its place back however it ends, even where it never began."""
-
-    def __init__(self, content: AsyncIterator[str], ticket: Ticket):
-        super().__init__(content, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
-        self._ticket = ticket
-
-    async def __call__(self, scope, receive, send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._ticket.leave()
-
-
 def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -> FastAPI:
     """The app for one model, which only the app may use while it serves.
 
@@ -228,8 +215,8 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
     tokenizer = copy.deepcopy(lm.tokenizer)  # the model's own is in use in the worker thread
 
     app = FastAPI(
-        title="Glass Box: steering, live",
-        description="Text without and with a steering vector. The same seed gives the same text.",
+        title="Glass Box, live",
+        description="Text without and with a steering vector, where the same seed gives the same text; and maps of patches.",
         docs_url=None,  # FastAPI's own pages load their scripts from another host
         redoc_url=None,
         responses={
@@ -242,7 +229,8 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
     app.add_middleware(Bodies)
     if not any_name:
         app.add_middleware(ThisMachine)  # the last one added is the first that is asked
-    refuse_in_sentences(app, EXPECTED)
+    expected = dict.fromkeys(("/generate", "/compare", "/stream"), EXPECTED) | {"/patch": EXPECTED_OF_A_PATCH}
+    refuse_in_sentences(app, expected)
 
     @app.exception_handler(Gone)
     async def _(request: Request, error: Gone) -> Response:
@@ -316,7 +304,7 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
     @app.post(
         "/stream",
         response_class=StreamingResponse,
-        responses={**REFUSALS, 200: {"description": "Lines of JSON, one an event", "content": NDJSON}},
+        responses=STREAMED,
         summary="Both texts, token by token",
         description=f"Newline-delimited JSON. {Event.__doc__}",
     )
@@ -344,9 +332,11 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
 
         return TicketedStream(lines(), ticket)
 
+    add_patches(app, lm, room, lambda text: len(tokenizer(text)["input_ids"]), STREAMED)
+
     @app.get("/examples", summary="Prompts to begin with")
     async def examples() -> Examples:
-        return Examples(prompts=prompts(held_out=True), questions=QUESTIONS)
+        return Examples(prompts=prompts(held_out=True), questions=QUESTIONS, patches=choices())
 
     @app.get("/vectors", summary="The personas, and what their vectors are applied with by default")
     async def available() -> Available:
@@ -372,6 +362,7 @@ def create_app(lm: LanguageModel, vectors: Vectors, *, any_name: bool = False) -
         return Health(status="ok", model=lm.name, busy=room.busy, waiting=room.waiting, places=PLACES)
 
     page = resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    page = page.replace("/* live.js */", LIVE_VIEW.read_text("utf-8"))
 
     @app.get("/", include_in_schema=False)
     async def home() -> HTMLResponse:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 BODY_BYTES = 64 * 1024
@@ -87,17 +88,23 @@ def is_this_machine(host: str | None) -> bool:
         return False
 
 
-def refuse_in_sentences(app: FastAPI, expected: Mapping[str, str]) -> None:
+class Body(BaseModel):
+    """What a request's body may hold: these fields, of just these types."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+def refuse_in_sentences(app: FastAPI, expected: Mapping[str, Mapping[str, str]]) -> None:
     """Make every error of an app a {"detail": one sentence}.
 
     Args:
         app: the app.
-        expected: for each field of a request's body, what it has to be.
+        expected: of each path, for each field of a request's body, what it has to be.
     """
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _answer(422, _sentence(error, expected))
+        return _answer(422, _sentence(error, expected[request.url.path]))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
@@ -116,7 +123,7 @@ def refuse_in_sentences(app: FastAPI, expected: Mapping[str, str]) -> None:
 
 def unexpected(error: Exception) -> str:
     """The sentence for an error that nobody foresaw; the error itself goes into the log."""
-    _log.error("The steering page failed.", exc_info=error)
+    _log.error("The live page failed.", exc_info=error)
     return f"Something failed inside ({type(error).__name__}): try again, and if it stays, look at the server's output."
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import HTTPException
+from fastapi.responses import StreamingResponse
 
 PLACES = 40  # so many may wait besides the one whose turn it is
 RETRY_AFTER = 10  # seconds, for whoever finds no place
@@ -68,7 +69,7 @@ class Ticket:
     """One place in the queue, and the work that is done when it comes up."""
 
     def __init__(self, room: Room):
-        self.called = asyncio.Event()
+        self.called, self.left = asyncio.Event(), False
         self._room = room
         self._work: Generator | None = None
 
@@ -99,7 +100,14 @@ class Ticket:
         self._work = steps
         loop = asyncio.get_running_loop()
         while True:
-            item = await loop.run_in_executor(self._room._thread, next, steps, _END)
+            step = loop.run_in_executor(self._room._thread, next, steps, _END)
+            step.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # nobody asks, when the client has gone
+            while not (await asyncio.wait([step], timeout=POLL))[0]:
+                if await gone():
+                    raise Gone
+            item = step.result()
             if item is _END:
                 return
             yield item
@@ -108,6 +116,7 @@ class Ticket:
 
     def leave(self) -> None:
         """Give the place back, and the turn to the next; again does nothing."""
+        self.left = True  # a step that looks at it ends early
         if self not in self._room._queue:
             return
         if self._work is not None:
@@ -116,3 +125,17 @@ class Ticket:
             self._room._thread.submit(self._work.close)
         self._room._queue.remove(self)
         self._room._call()
+
+
+class TicketedStream(StreamingResponse):
+    """A stream of lines of JSON that gives its place back however it ends, even where it never began."""
+
+    def __init__(self, content: AsyncIterator[str], ticket: Ticket):
+        super().__init__(content, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
+        self._ticket = ticket
+
+    async def __call__(self, scope, receive, send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ticket.leave()

@@ -1,4 +1,4 @@
-"""Start the steering page: settings from the environment, the port, the model, the vectors, the server, in that order."""
+"""Start the live page: settings from the environment, the port, the model, the vectors, the server, in that order."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def announcement(host: str, port: int) -> str:
     shown = f"[{host}]" if ":" in host else host
     if is_this_machine(host):
         return (
-            f"The steering page is at http://{shown}:{port} for this machine alone (HOST=0.0.0.0 opens it to the network). "
+            f"The live page is at http://{shown}:{port} for this machine alone (HOST=0.0.0.0 opens it to the network). "
             "Ctrl+C stops it."
         )
     if host in ("0.0.0.0", "::"):
         shown = _own_address() or "<this machine's address>"
     return (
-        f"The steering page is at http://{shown}:{port}, for everyone on the network: HOST={host} opened it, without a password. "
+        f"The live page is at http://{shown}:{port}, for everyone on the network: HOST={host} opened it, without a password. "
         "Ctrl+C stops it."
     )
 

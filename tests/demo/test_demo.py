@@ -1,4 +1,4 @@
-"""The steering page's server: what it writes, what it refuses and how, and a room of thirty that shares one model."""
+"""The live page's server: what it writes, what it refuses and how, and a room of thirty that shares one model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ import interp_helpers.demo
 from interp_helpers import SteeringVector, load_model, personas
 from interp_helpers.__main__ import main
 from interp_helpers.demo import app as demo_app
-from interp_helpers.demo import queue, serve
+from interp_helpers.demo import patches, queue, serve
 from interp_helpers.demo.app import create_app
 from interp_helpers.demo.guard import BODY_BYTES
 from interp_helpers.demo.queue import Gone, Room
@@ -262,9 +262,10 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 def test_the_page_links_to_a_schema_that_names_every_path_and_field(client):
     assert 'href="/openapi.json"' in client.get("/").text and client.get("/docs").status_code == 404
     schema = client.get("/openapi.json").json()
-    assert list(schema["paths"]) == ["/generate", "/compare", "/stream", "/examples", "/vectors", "/health"]
-    fields = schema["components"]["schemas"]["Ask"]["properties"]
-    assert set(fields) == set(demo_app.EXPECTED) and all("description" in field for field in fields.values())
+    assert list(schema["paths"]) == ["/generate", "/compare", "/stream", "/patch", "/examples", "/vectors", "/health"]
+    for name, expected in (("Ask", demo_app.EXPECTED), ("Patch", patches.EXPECTED)):
+        fields = schema["components"]["schemas"][name]["properties"]
+        assert set(fields) == set(expected) and all("description" in field for field in fields.values())
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -328,7 +329,7 @@ def is_a_sentence(answer) -> str:
     return body["detail"]
 
 
-@pytest.mark.parametrize("path", ["/generate", "/compare", "/stream"])
+@pytest.mark.parametrize("path", ["/generate", "/compare", "/stream", "/patch"])
 @pytest.mark.parametrize("name", RAW)
 def test_a_body_that_is_none_is_refused_in_a_sentence(client, path, name):
     body, status = RAW[name]
@@ -389,11 +390,13 @@ JSON = st.recursive(
 
 
 @some_or_many(
-    st.sampled_from(["/generate", "/compare", "/stream"]), st.binary(max_size=60) | JSON.map(json.dumps) | JSON
+    st.sampled_from(["/generate", "/compare", "/stream", "/patch"]),
+    st.binary(max_size=60) | JSON.map(json.dumps) | JSON,
 )
 def test_a_body_of_whatever_kind_is_served_or_refused_in_a_sentence(path, body):
     if isinstance(body, dict):  # near to what is expected
-        body = json.dumps({"prompt": "x", "max_length": 1} | body)
+        near = {"base": "x y", "source": "z y"} if path == "/patch" else {"prompt": "x", "max_length": 1}
+        body = json.dumps(near | body)
     raw = body if isinstance(body, bytes) else str(body).encode("utf-8", "surrogatepass")
     answer = for_any_body().post(path, content=raw, headers={"content-type": "application/json"})
     if answer.status_code != 200:
@@ -446,7 +449,15 @@ def schema(lm):
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(lm, held(lm)))
 
 
-PATHS = ["POST /generate", "POST /compare", "POST /stream", "GET /examples", "GET /vectors", "GET /health"]
+PATHS = [
+    "POST /generate",
+    "POST /compare",
+    "POST /stream",
+    "POST /patch",
+    "GET /examples",
+    "GET /vectors",
+    "GET /health",
+]
 
 
 def test_the_schema_has_every_path(schema):
@@ -465,7 +476,7 @@ def test_answers_are_as_the_schema_says(schema, path, mode):
     @given(case=schema[where][method].as_strategy(generation_mode=mode))
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     def send(case):
-        if isinstance(case.body, dict) and isinstance(case.body.get("max_length", 60), int):
+        if where != "/patch" and isinstance(case.body, dict) and isinstance(case.body.get("max_length", 60), int):
             case.body["max_length"] = min(case.body.get("max_length", 60), 3)  # to be done soon
         answer = case.call()
         answers.append(answer.status_code)
@@ -760,7 +771,7 @@ def test_without_fastapi_the_command_says_what_to_install(monkeypatch, capsys, m
     monkeypatch.setitem(sys.modules, missing, None)
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == (
-        f"Error: The steering page needs FastAPI and uvicorn, and {missing} is not installed: run "
+        f"Error: The live page needs FastAPI and uvicorn, and {missing} is not installed: run "
         '`pip install "interp-helpers[demo]"`.\n'
     )
 
@@ -803,11 +814,7 @@ def test_the_command_serves_and_stops(course_cache):
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         url = next(
-            word
-            for line in process.stdout
-            if "The steering page is at" in line
-            for word in line.split()
-            if "://" in word
+            word for line in process.stdout if "The live page is at" in line for word in line.split() if "://" in word
         )
         answer = httpx.post(f"{url}/compare", json=ask(steering="toronto", max_length=15), timeout=60).json()
         assert httpx.get(f"{url}/health", headers={"host": "evil.example"}).status_code == 421

@@ -1,4 +1,4 @@
-"""The steering page as a visitor has it: a real browser, mouse, keyboard and a phone's width, on a tiny model.
+"""The live page as a visitor has it: a real browser, mouse, keyboard and a phone's width, on a tiny model.
 
 Without a browser the tests are skipped, unless GLASS_BOX_REQUIRE_BROWSER=1 makes that a failure. Screenshots go to
 build/screenshots.
