@@ -36,7 +36,8 @@ class LivePatches:
         base, source: two prompts of as many tokens, 2 to `MOST`.
         component: one of `COMPONENTS`.
         metric: one of `METRICS`.
-        words: the base's and the source's answer, each one token; an empty one is the prompt's own likeliest next token.
+        words: the base's and the source's answer, each one token; an empty one is the prompt's own likeliest next token, and the space at
+            the beginning may be left out.
 
     Attributes:
         COMPONENTS: names for people, and the components that they stand for.
@@ -99,7 +100,7 @@ class LivePatches:
     def words(self) -> tuple[str, str]:
         """The base's and the source's answer."""
         own = (self.lm.top_of(logits, 1)[0][0] for logits in self.ends)
-        return tuple(given or likeliest for given, likeliest in zip(self._words, own, strict=True))
+        return tuple(_word(given, likeliest) for given, likeliest in zip(self._words, own, strict=True))
 
     @cached_property
     def _metric(self):
@@ -190,6 +191,13 @@ class LivePatches:
             f"at the last token, layer {over} is the first that goes more than half of the way"
         )  # fmt: skip
         return f"{said}{value:.2f} of the way from {self.words[0]!r} to {self.words[1]!r}; {last}.{so_far}"
+
+
+def _word(given: str, likeliest: str) -> str:
+    """The answer that was given, with the space that the prompt's own begins with; or that one, where none was given."""
+    if not given.strip():
+        return likeliest
+    return given if given[0].isspace() or not likeliest[:1].isspace() else f" {given}"
 
 
 def live_events(lm, cell: Mapping | None = None, map: bool = True, **asked) -> Iterator[dict]:

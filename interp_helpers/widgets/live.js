@@ -8,7 +8,7 @@ const LOOK = `
 .glassbox-live * { box-sizing: border-box; }
 .glassbox-live label { display: block; font-weight: 600; font-size: .9em; flex: 1 1 12em; min-width: 0; }
 .glassbox-live input, .glassbox-live select { display: block; width: 100%; font: inherit; font-weight: 400; color: inherit; background: transparent;
-  border: 1px solid var(--gb-line); border-radius: .35em; padding: .35em .5em; min-height: 2.4em; }
+  border: 1px solid var(--gb-line); border-radius: .35em; padding: .35em .5em; margin: .2em 0 0; min-height: 2.4em; }
 .glassbox-live select option { color: CanvasText; background: Canvas; }
 .glassbox-live :focus-visible { outline: 3px solid #0a63b5; outline-offset: 1px; }
 .glassbox-live .row { display: flex; flex-wrap: wrap; gap: .5em 1em; margin: 0 0 .6em; }
@@ -16,7 +16,7 @@ const LOOK = `
 .glassbox-live .prompts label { flex-basis: auto; }
 .glassbox-live p { margin: .5em 0; }
 .glassbox-live .problem { border-left: 4px solid #c1121f; padding: .3em .8em; font-weight: 500; }
-.glassbox-live .problem:empty { display: none; }
+.glassbox-live .problem:empty { border: 0; padding: 0; margin: 0; }
 .glassbox-live .scroll { overflow-x: auto; padding: 3px; }
 .glassbox-live table { border-collapse: collapse; font-variant-numeric: tabular-nums; color: inherit; }
 .glassbox-live th, .glassbox-live td { background: transparent; }
@@ -31,6 +31,7 @@ const LOOK = `
 .glassbox-live .top { margin-top: .3em; }
 .glassbox-live .top th, .glassbox-live .top td { text-align: left; padding: .1em 1.4em .1em 0; border: 0; }
 .glassbox-live code { white-space: pre; background: transparent; color: inherit; font-family: monospace; }
+.glassbox-live .tokens { display: block; }
 .glassbox-live .send { display: inline-block; min-width: 12em; } .glassbox-live .send select { display: inline-block; width: auto; margin-left: .5em; }
 .glassbox-live .status { min-height: 1.5em; font-size: .9em; }
 @media (prefers-reduced-motion: no-preference) { .glassbox-live .map td { transition: background-color .15s; } }
@@ -159,7 +160,7 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
     const limit = Math.max(1e-9, ...state.ends.map(Math.abs), ...state.values.flat().map(Math.abs));
     const row = Object.fromEntries(state.layers.map((layer, i) => [layer, i]));
     const body = ours.map((token, position) => {
-      const name = theirs[position] === token ? `${position} ${token}` : `${position} ${theirs[position]} → ${token}`;
+      const name = theirs[position] === token ? `${position} ${token.trim()}` : `${position} ${theirs[position].trim()} → ${token.trim()}`;
       const heading = element("th", { scope: "row", textContent: name });
       const line = Array.from({ length: state.of }, (_, layer) => {
         if (!(layer in row)) return element("td", { className: "open", role: "gridcell", tabIndex: -1, data: { layer, position }, aria: { label: `layer ${layer}, not measured yet` } });
@@ -218,6 +219,8 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
     const drawn = state.layers && !state.problem;
     if (drawn) drawMap(); else map.replaceChildren();
     said.textContent = drawn ? state.said : "";
+    if (state.problem && state.tokens && state.tokens[0].length !== state.tokens[1].length)
+      said.append(...["Base", "Source"].map((name, i) => element("span", { className: "tokens" }, `${name}: `, element("code", { textContent: state.tokens[i].map(token => token.trim()).join(" | ") }))));
     drawSite();
     const whole = drawn && state.layers.length === state.of;
     status.textContent = state.waiting || (whole ? `All ${state.of} layers. Choose a cell for the words before and after its patch.`

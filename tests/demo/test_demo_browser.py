@@ -22,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def address():
-    lm = tiny("gpt2", max_position_embeddings=512)
+    lm = tiny("gpt2", max_position_embeddings=512, num_hidden_layers=12)
     lm.tokenizer = copy.deepcopy(lm.tokenizer)
     lm.tokenizer.chat_template = CHAT
     titles = {"warm": "Warmth", "cold": "Cold"}
@@ -221,3 +221,88 @@ def test_motion_can_be_turned_off(page):
     page.emulate_media(reduced_motion="reduce")
     page.evaluate("document.getElementById('base').classList.add('writing')")
     assert page.evaluate("getComputedStyle(document.getElementById('base'), '::after').animationName") == "none"
+
+
+# -- where is it? -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patches(page):
+    """The second view, with the first example's map."""
+    page.get_by_role("link", name="Where is it?").click()
+    view = page.locator("#patches")
+    page.locator("#patches[data-state=whole]").wait_for()
+    return view
+
+
+def compare(page, view, base: str, source: str) -> None:
+    view.get_by_label("Base: the prompt").fill(base)
+    view.get_by_label("Source: the prompt").fill(source)
+    page.locator("#patches .old").first.wait_for(state="detached")
+    page.locator("#patches[data-state=whole]").wait_for()
+
+
+def test_the_views_have_addresses_and_one_is_seen_at_a_time(page, patches):
+    assert page.url.endswith("#where") and page.get_by_label("Persona").is_hidden()
+    assert page.get_by_role("link", name="Where is it?").get_attribute("aria-current") == "page"
+    photograph(page, "where")
+    page.get_by_role("link", name="Steer").click()
+    assert page.get_by_label("Persona").is_visible() and patches.is_hidden()
+    page.goto(page.url.replace("#steer", "#where"))
+    assert patches.is_visible()
+
+
+def test_what_is_typed_is_patched_and_a_keystroke_drops_what_was_asked_for(page, patches):
+    asked = []
+    page.on("request", lambda request: request.url.endswith("/patch") and asked.append(request.post_data_json["base"]))
+    base = patches.get_by_label("Base: the prompt")
+    base.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("The city of Rome is in", delay=20)
+    patches.get_by_label("Source: the prompt").fill("The city of Paris is in")
+    page.locator("#patches .map th", has_text="Paris → Rome").wait_for()
+    page.locator("#patches[data-state=whole]").wait_for()
+    assert len(asked) <= 3, "nobody is asked for every letter"
+    assert "The patch that changes most is at layer " in patches.locator(".said").inner_text()
+    for noun in ("river", "tower", "city", "song"):
+        base.fill(f"The {noun} of Rome is in")
+        page.wait_for_timeout(280)
+    page.locator("#patches .map th", has_text="city → song").wait_for()
+    page.locator("#patches[data-state=whole]").wait_for()
+    assert page.request.get(f"{page.url.split('#')[0]}health").json()["waiting"] == 0
+
+
+def test_a_cell_is_chosen_and_sent_by_mouse_and_by_keyboard(page, patches):
+    compare(page, patches, "The city of Rome is in", "The city of Paris is in")
+    patches.get_by_role("gridcell", name="layer 5, token 3  Rome").click()
+    patches.locator(".site[data-layer='5'][data-position='3'][data-to='3'] td").first.wait_for()
+    assert patches.locator(".top th").all_inner_texts() == ["base run", "patched", "source run"]
+    patches.get_by_label("is sent to").select_option("1")
+    patches.locator(".site[data-to='1'] td").first.wait_for()
+    patches.get_by_role("gridcell", name="layer 5, token 3  Rome").focus()
+    for key in ("ArrowRight", "ArrowUp", " "):
+        page.keyboard.press(key)
+    patches.locator(".site[data-layer='6'][data-position='2'] td").first.wait_for()
+    assert patches.locator("[aria-selected=true]").count() == 1
+    photograph(page, "where-sent")
+
+
+def test_what_can_not_be_compared_is_a_sentence_and_the_form_lives_on(page, patches):
+    patches.get_by_label("Base: the prompt").fill("Rome")
+    page.locator("#patches[data-state=problem]").wait_for()
+    assert "tokens and the source prompt" in patches.get_by_role("alert").inner_text()
+    patches.get_by_label("Base: the prompt").fill("one " * 60)
+    patches.get_by_text("and 2 to 40 are taken: shorten it.").wait_for()
+    compare(page, patches, "The city of Rome is in", "The city of Paris is in")
+    assert patches.get_by_role("alert").inner_text() == ""
+    patches.get_by_label("The source’s word").fill("incomprehensibilities")
+    patches.get_by_text("one token was expected").wait_for()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_second_view_fits_and_every_control_has_a_name(page, patches, width):
+    page.set_viewport_size({"width": width, "height": 780})
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    for control in patches.locator("input, select").all():
+        assert control.evaluate("e => e.labels.length === 1 && e.labels[0].textContent.trim() !== ''")
+    photograph(page, f"where-{width}")

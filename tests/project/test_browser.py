@@ -1,7 +1,7 @@
 """A learner's hour in small: real JupyterLab in a real browser, keyboard and mouse.
 
 A shortened copy of notebook 1 is opened and *Run All* chosen; then predictions, quiz, figures, the folded section and
-the explorer are used as a person would. Screenshots go to build/screenshots. Without a browser the tests are skipped,
+the map of patches are used as a person would. Screenshots go to build/screenshots. Without a browser the tests are skipped,
 unless GLASS_BOX_REQUIRE_BROWSER=1 makes that a failure.
 """
 
@@ -176,21 +176,83 @@ def test_go_deeper_is_folded_and_was_run_all_the_same(page):
     photograph(page, "folded")
     heading.get_by_text(re.compile(r"\d+ cells hidden")).click()
     page.get_by_role("heading", name="Exercise 3").wait_for()
-    assert page.locator(".glassbox-site").count() == 1
+    assert page.locator(".glassbox-live").count() == 1
 
 
-def test_the_explorer_follows_the_keyboard(page):
-    explorer = page.locator(".jp-OutputArea-output", has=page.locator(".glassbox-site")).first
-    site = explorer.locator(".glassbox-site")
-    site.scroll_into_view_if_needed()
-    photograph(page, "explorer-before")
-    before, html = int(site.get_attribute("data-layer")), site.evaluate("s => s.parentElement.innerHTML")
-    explorer.locator(".widget-slider .noUi-handle").first.focus()
-    page.keyboard.press("ArrowRight")
-    explorer.locator(f".glassbox-site[data-layer='{before + 1}']").wait_for()
-    assert explorer.locator(".glassbox-site").evaluate("s => s.parentElement.innerHTML") != html
-    assert f"layer {before + 1}" in explorer.locator(".glassbox-site").inner_text()
-    photograph(page, "explorer-after")
+@pytest.fixture
+def live(page):
+    """The map of patches, and how to wait for a state of it."""
+    live = page.locator(".glassbox-live")
+    live.scroll_into_view_if_needed()
+    return live
+
+
+def reached(page, state: str) -> None:
+    page.locator(f".glassbox-live[data-state='{state}']").wait_for()
+
+
+def test_what_is_typed_has_a_coarse_map_then_a_whole_one(page, live):
+    reached(page, "whole")  # the first example's, from the moment when the cell ran
+    layers = live.locator(".map").get_attribute("data-layers")
+    page.evaluate("""() => {  // every state that the view goes through
+        const live = document.querySelector('.glassbox-live'); window.states = [];
+        new MutationObserver(() => window.states.push(live.dataset.state + ' ' + (live.querySelector('.map')?.dataset.layers ?? 0)))
+            .observe(live, {attributes: true, attributeFilter: ['data-state'], childList: true, subtree: true});
+    }""")
+    live.get_by_label("Base: the prompt").fill("The Colosseum is in the city of")
+    live.get_by_label("Source: the prompt").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("The Eiffel Tower is in the city of", delay=15)
+    page.locator(".glassbox-live .said", has_text="to ' Paris'").wait_for()
+    reached(page, "whole")
+    states = page.evaluate("window.states")
+    assert "coarse 5" in states and f"whole {layers}" in states, sorted(set(states))
+    assert live.locator(".said").inner_text().startswith("The patch that changes most is at layer ")
+    assert live.get_by_label("The base’s word").get_attribute("placeholder") == " Rome"
+    photograph(page, "live")
+
+
+def test_a_keystroke_drops_what_is_worked_on(page, live):
+    source = live.get_by_label("Source: the prompt")
+    for end in ("is in the city", "is in the city of", "is in the town of", "is in the city of"):
+        source.fill(f"The Eiffel Tower {end}")
+        page.wait_for_timeout(120)
+    page.locator(".glassbox-live .said", has_text="to ' Paris'").wait_for()
+    reached(page, "whole")
+    source.fill("The Eiffel Tower is")
+    reached(page, "problem")
+    assert "patches go from a token to the one at the same place" in live.get_by_role("alert").inner_text()
+    assert live.locator(".map").count() == 0 and "iffel | Tower | is" in live.locator(".said").inner_text()
+    photograph(page, "live-problem")
+    source.fill("The Eiffel Tower is in the city of")
+    reached(page, "whole")
+    assert live.get_by_role("alert").inner_text() == ""
+
+
+def test_a_click_shows_what_one_patch_does_and_sends_it_elsewhere(page, live):
+    live.get_by_role("gridcell", name="layer 10, token 2 osse").click()
+    site = live.locator(".site[data-layer='10'][data-position='2'][data-to='2']")
+    site.locator("td").first.wait_for()
+    first = site.locator("tbody tr").first.inner_text()
+    assert "Rome" in first and "Paris" in first
+    site.get_by_label("is sent to").select_option("4")
+    live.locator(".site[data-to='4'] td").first.wait_for()
+    assert live.locator("tbody tr").last.inner_text() and site.count() == 0
+    assert live.locator(".site tbody tr").first.inner_text() != first
+    assert live.locator("td.chosen").count() == 1
+    photograph(page, "live-sent")
+
+
+def test_the_map_follows_the_keyboard(page, live):
+    live.get_by_role("gridcell", name="layer 10, token 2 osse").focus()
+    for key in ("ArrowRight", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    live.locator(".site[data-layer='11'][data-position='3'] td").first.wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("layer 11, token 3")
+    live.get_by_label("is sent to").focus()
+    page.keyboard.press("ArrowDown")
+    live.locator(".site[data-layer='11'][data-to='4'] td").first.wait_for()
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
 
 
 def test_a_click_on_a_choice_shows_its_explanation(page):
@@ -208,8 +270,8 @@ def test_it_can_be_read_in_the_dark(page):
     page.locator(".lm-Menu-item", has_text="Theme").first.hover()
     page.get_by_role("menuitem", name="JupyterLab Dark", exact=True).click()
     page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
-    page.locator(".glassbox-site").scroll_into_view_if_needed()
+    page.locator(".glassbox-live").scroll_into_view_if_needed()
     photograph(page, "dark")
-    for text in page.locator(".glassbox, .glassbox-site").all():
+    for text in page.locator(".glassbox, .glassbox-live, .glassbox-live label").all():
         shade = text.evaluate("e => getComputedStyle(e).color").strip("rgba()").split(",")[:3]
         assert min(float(part) for part in shade) > 150, "light text on a dark page"

@@ -70,6 +70,16 @@ def test_words_are_each_prompts_own_unless_they_are_named(lm):
     assert LivePatches(lm, BASE, SOURCE, words=("", " France")).words == (own[0], " France")
 
 
+def test_a_words_first_space_may_be_left_out_where_the_prompts_own_has_one(lm, monkeypatch):
+    for likeliest, typed, meant in (
+        (" x", "France", " France"),
+        (" x", " France", " France"),
+        ("x", "France", "France"),
+    ):
+        monkeypatch.setattr(lm, "top_of", lambda logits, k, token=likeliest: [(token, 1.0)])
+        assert LivePatches(lm, BASE, SOURCE, words=(" ", typed)).words == (likeliest, meant)
+
+
 @pytest.mark.parametrize("component, name", LivePatches.COMPONENTS.items())
 @pytest.mark.parametrize("to", [3, 1])
 def test_its_next_tokens_are_those_of_a_patch_by_hand(lm, component, name, to):
