@@ -135,7 +135,7 @@ def _(answer):
     """
     - First leave out every row whose perplexity is more than `budget` times that of the row with strength 0.
     - Of what is left, take the row with the most hits; `max(rows, key=…)` takes a tuple, too.
-    - `max(within, key=lambda row: (row['hits'], -row['perplexity']))['strength']`: of equals, the one with the lowest perplexity.
+    - `max(within, key=lambda row: (row['hits'], -row['perplexity']))['strength']`: in a tie, the one with the lowest perplexity.
     """
     require(callable(answer), f"the answer is your function `choose`, and you gave {short(answer)}")
 
@@ -195,7 +195,7 @@ def _(answer):
             chosen["hits"] == best,
             f"{better}; a perplexity is within it if it is at most {budget} times that of strength 0",
         )
-        raise NotYet(f"several strengths have {best:.0%} hits: of equals, take the one with the lowest perplexity")
+        raise NotYet(f"several strengths have {best:.0%} hits: in a tie, take the one with the lowest perplexity")
     return "The rule was fixed before the numbers were seen. The budget is yours to choose, and to report."
 
 

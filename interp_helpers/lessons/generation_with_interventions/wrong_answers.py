@@ -76,7 +76,7 @@ WRONG = {
         ),
         (
             choose("return max([r for r in rows if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: r['hits'])['strength']"),
-            "of equals, take the one with the lowest perplexity",
+            "in a tie, take the one with the lowest perplexity",
         ),
         (
             choose("return max([r for r in rows if r['perplexity'] <= budget * rows[0]['perplexity']], key=lambda r: (r['hits'], -r['perplexity']))"),
