@@ -18,7 +18,7 @@ CONSTRAIN := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help lab check lesson test test-oldest test-all bench notebooks handouts slides figures site format clean address
+.PHONY: help lab check lesson test test-oldest test-all bench notebooks handouts slides figures site format clean address animation
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ slides: $(VENV)/ready slides/node_modules/.package-lock.json ## Build the slides
 figures: $(VENV)/ready ## Draw the slides' figures that are out of date, by running their notebooks
 	@$(VENV)/bin/python -m interp_helpers fetch-model
 	INTERP_MODEL=offline TQDM_DISABLE=1 $(VENV)/bin/python tools/slides.py --draw
+
+animation: $(TEST_VENV)/ready ## Record the README's animation of the live page (needs a browser)
+	@$(TEST_VENV)/bin/python -m interp_helpers fetch-model
+	TQDM_DISABLE=1 $(TEST_VENV)/bin/python tools/animation.py
 
 site: $(VENV)/ready ## Put executed notebooks, handouts, slides (if built) and the library's pages together as a site in build/site
 	@$(VENV)/bin/python -m interp_helpers fetch-model

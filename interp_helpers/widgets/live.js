@@ -6,7 +6,7 @@
 const LOOK = `
 .glassbox-live { --gb-line: color-mix(in srgb, currentColor 45%, transparent); color: inherit; line-height: 1.5; max-width: 100%; }
 .glassbox-live * { box-sizing: border-box; }
-.glassbox-live label { display: block; font-weight: 600; font-size: .9em; flex: 1 1 12em; min-width: 0; }
+.glassbox-live label { display: block; font-weight: 600; font-size: .9em; flex: 1 1 9em; min-width: 0; }
 .glassbox-live input, .glassbox-live select { display: block; width: 100%; font: inherit; font-weight: 400; color: inherit; background: transparent;
   border: 1px solid var(--gb-line); border-radius: .35em; padding: .35em .5em; margin: .2em 0 0; min-height: 2.4em; }
 .glassbox-live select option { color: CanvasText; background: Canvas; }

@@ -35,12 +35,14 @@ def test_what_the_readme_links_to_exists():
 def test_the_gallery_shows_a_figure_of_each_notebook_and_says_what_it_shows():
     """Its numbers are those that the figure's text alternative has, as `make figures` drew it."""
     drawn = json.loads((ROOT / "slides" / "figures" / "index.json").read_text(encoding="utf-8"))
-    cell = r'<a href="notebooks/([\w-]+)\.ipynb"><img src="([^"]+)\.png" alt="([^"]+)"></a><br><b>([^<]+)</b>(.*?)</td>'
+    cell = r'<a href="notebooks/([\w-]+)\.ipynb">(?:<picture>.*?)?<img src="([^"]+)\.\w+" alt="([^"]+)">(?:</picture>)?</a><br><b>([^<]+)</b>(.*?)</td>'
     gallery = re.findall(cell, README)
     assert [notebook for notebook, *_ in gallery] == [path.stem for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
     for notebook, figure, alt, title, line in gallery:
         assert len(alt) > 60 and len(line) > 60, title
-        if not figure.startswith("assets/"):
+        if figure.startswith("assets/"):
+            assert (ROOT / f"{figure}.gif").stat().st_size < 1_000_000 and f'(<a href="{figure}.png">a still' in line
+        else:
             name = figure.removeprefix("slides/figures/")
             assert name.startswith(f"{notebook}/")
             known = re.findall(r"\d+(?:\.\d+)?", drawn[name]["alt"])

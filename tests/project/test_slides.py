@@ -89,7 +89,7 @@ def test_a_figure_that_is_missing_or_drawn_by_other_code_is_named(tmp_path, monk
     assert slides.main([]) == 1 and "figures/one/plot.png: missing" in capsys.readouterr().err
     path = tmp_path / "slides" / "figures" / "one"
     path.mkdir(parents=True)
-    shutil.copy(ROOT / "assets" / "patching.png", path / "plot.png")
+    shutil.copy(ROOT / "assets" / "live.png", path / "plot.png")
     slides.INDEX.write_text(
         json.dumps({"one/plot": {"code": slides.drawn_by("one/plot"), "alt": "A [map] of 1 thing."}})
     )
