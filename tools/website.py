@@ -99,9 +99,9 @@ def api_page(title: str, rooms: list[str]) -> str:
 
 
 def first_page(readme: str) -> tuple[str, list[str]]:
-    """The README down to whom it is for, with links to the site's pages; and the figures that it shows."""
+    """The README down to whom it is for, with links to the site's pages; and the figures that it shows or links to."""
     text = readme[: readme.index("\n## Who it is for")].replace(".ipynb", ".html")
-    return text, re.findall(r'<img src="([^"]+)"', text)
+    return text, sorted(set(re.findall(r'"([^":]+\.(?:png|gif))"', text)))
 
 
 def put_together() -> None:

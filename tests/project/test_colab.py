@@ -49,7 +49,9 @@ COLAB = {
     "torch": "2.11.0+cu128",
     "tqdm": "4.67.1",
     "transformers": "5.15.0",
+    "typing-extensions": "4.15.0",  # anywidget's
 }
+BROUGHT = ("gguf", "anywidget", "psygnal")  # what the helper has pip fetch there
 
 
 @pytest.fixture(scope="module")
@@ -198,24 +200,27 @@ def test_a_lone_notebook_installs_the_helper_and_runs_to_its_end(name, colab, co
 # -- beside Colab's versions --------------------------------------------------------------------------------------------
 
 
-def gguf_wheel(folder: Path) -> None:
-    """An empty wheel with the name, version and requirements of the gguf that is installed here."""
-    name = f"gguf-{distribution('gguf').version}"
+def empty_wheel(package: str, folder: Path) -> None:
+    """An empty wheel with the name, version and requirements of a package that is installed here."""
+    name = f"{package}-{distribution(package).version}"
     with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
-        for file in ("METADATA", "WHEEL"):
-            wheel.writestr(f"{name}.dist-info/{file}", distribution("gguf").read_text(file))
+        wheel.writestr(f"{name}.dist-info/METADATA", distribution(package).read_text("METADATA"))
+        wheel.writestr(
+            f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{name}.dist-info/RECORD", "")
 
 
 def to_install(project: Path, versions: dict[str, str], folder: Path) -> subprocess.CompletedProcess:
-    """What pip would install with the project where these versions are present; all that it can fetch is gguf."""
+    """What pip would install with the project where these versions are present; all that it can fetch is `BROUGHT`."""
     python, site = new_environment(folder / "venv")
     lend(folder / "tools", site, re.compile(r"pip|wheel|_distutils_hack|setuptools(_.*)?").fullmatch)
     for name, version in versions.items():
         (site / f"{name}-{version}.dist-info").mkdir()
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         (site / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
-    gguf_wheel(folder)
+    for package in BROUGHT:
+        empty_wheel(package, folder)
     copy = shutil.copytree(project, folder / "project", ignore=shutil.ignore_patterns(".git"))
     command = [
         python,
@@ -242,10 +247,13 @@ def setuptools():
         pytest.skip("the project is built with setuptools")
 
 
-def test_the_helper_brings_gguf_and_changes_none_of_colabs_versions(checkout, setuptools, tmp_path):
+def test_the_helper_brings_little_and_changes_none_of_colabs_versions(checkout, setuptools, tmp_path):
     pip = to_install(checkout, COLAB, tmp_path)
     assert pip.returncode == 0, pip.stderr
-    assert {package["metadata"]["name"] for package in json.loads(pip.stdout)["install"]} == {"interp-helpers", "gguf"}
+    assert {package["metadata"]["name"] for package in json.loads(pip.stdout)["install"]} == {
+        "interp-helpers",
+        *BROUGHT,
+    }
 
 
 def test_an_older_version_would_have_been_noticed(checkout, setuptools, tmp_path):
@@ -256,4 +264,4 @@ def test_an_older_version_would_have_been_noticed(checkout, setuptools, tmp_path
 def test_the_list_of_colabs_versions_is_complete():
     text = (ROOT / "pyproject.toml").read_text()
     needed = re.findall(r'"([\w.-]+)[><=]', re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1])
-    assert set(needed) - {"gguf"} == set(COLAB) - {"pyyaml", "requests"}
+    assert set(needed) - set(BROUGHT) == set(COLAB) - {"pyyaml", "requests", "typing-extensions"}
