@@ -49,7 +49,7 @@ COLAB = {
     "torch": "2.11.0+cu128",
     "tqdm": "4.67.1",
     "transformers": "5.15.0",
-    "typing-extensions": "4.15.0",  # anywidget's
+    "typing_extensions": "4.15.0",  # anywidget's
 }
 BROUGHT = ("gguf", "anywidget", "psygnal")  # what the helper has pip fetch there
 
@@ -264,4 +264,4 @@ def test_an_older_version_would_have_been_noticed(checkout, setuptools, tmp_path
 def test_the_list_of_colabs_versions_is_complete():
     text = (ROOT / "pyproject.toml").read_text()
     needed = re.findall(r'"([\w.-]+)[><=]', re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1])
-    assert set(needed) - set(BROUGHT) == set(COLAB) - {"pyyaml", "requests", "typing-extensions"}
+    assert set(needed) - set(BROUGHT) == set(COLAB) - {"pyyaml", "requests", "typing_extensions"}
