@@ -7,6 +7,7 @@ differ, and where a model can't be resumed, all take the plain way, `intervene` 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from ..activations import Activations
 from ..edits import replace
 from ..hooks import Edit, intervene
-from ..models import measuring, take
+from ..models import ALONE, measuring, take
 from ..sites import Site
 from .resume import Run, Stopped, agree, can_resume, stop_if_asked, tell_whole
 
@@ -73,16 +74,29 @@ def runs(
     entering = all((e.site.component, e.site.layer) == ("block_input", 0) for e in edits(range(len(tokens))))
     capture = lru_cache(1)(lambda rows: Run(lm, take(tokens, rows), edits(rows)))  # kept between steps
     source = lru_cache(1)(source)
-    with tqdm(total=len(cells) * len(tokens), desc=f"patching {component}", unit="run", leave=False, delay=2) as bar:
+    elsewhere = (
+        True if threading.current_thread() is not threading.main_thread() else None
+    )  # a bar there is in nobody's cell
+    with tqdm(
+        total=len(cells) * len(tokens),
+        desc=f"patching {component}",
+        unit="run",
+        leave=False,
+        delay=2,
+        disable=elsewhere,
+    ) as bar:
         found: list[Tensor] = []
         resuming, done = entering, 0  # blocks are resumed without edits
         for step in steps:
             done += len(step)
-            before, resuming = resuming, resuming and can_resume(lm)
+            with ALONE:  # another thread's hooks are no reason
+                before, resuming = resuming, resuming and can_resume(lm)
             if resuming:
                 try:
                     with measuring(lm.model):
-                        streams = _resumed(lm, tokens, component, step, capture, source, measure, edits, bar)
+                        streams = _resumed(
+                            lm, tokens, component, step, capture, source, None if found else measure, edits, bar
+                        )
                     found += [measure(logits) for logits in _read_off(lm, streams[bool(found) :])]
                 except Stopped:
                     raise
@@ -93,6 +107,7 @@ def runs(
                     resuming = False
             if before and not resuming:  # what was found before isn't to be relied on either
                 found = []
+                source.cache_clear()
                 bar.reset()
             if not resuming:
                 todo = [BASE, *cells[:done]][len(found) :]
@@ -177,7 +192,7 @@ def _resumed(lm, tokens, component, cells, capture, source, measure, edits, bar)
         unpatched = run.streams[-1][torch.arange(len(rows)), run.last]
         if not agree(lm.unembed(unpatched), run.logits):
             raise _Differs
-        if not rows.start:  # what doesn't fit is told before the work
+        if measure and not rows.start:  # what doesn't fit is told before the work
             measure(run.logits if len(rows) == batch else lm.next_token_logits(tokens))
         acts = source(rows)
         streams[:, rows] = unpatched.to(streams)

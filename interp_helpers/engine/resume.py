@@ -35,7 +35,7 @@ class Stopped(Exception):
 
 @contextmanager
 def stop_when(asked: Callable[[], bool]) -> Iterator[None]:
-    """While the block lasts, the sweeps of this thread raise `Stopped` soon after `asked()` is true: within a forward pass or so."""
+    """While the block lasts, `patch_sweep` and `causal_trace` in this thread raise `Stopped` soon after `asked()` is true: within a forward pass or so."""
     before = _asked.set(asked)
     try:
         yield

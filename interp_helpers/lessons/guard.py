@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .. import LanguageModel
+from ..models import ALONE
 
 OURS = ("transformers.", "accelerate.", "peft.", "torch.")  # whose hooks belong to a model
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -61,7 +62,9 @@ def _put_right(lm: LanguageModel, left: list[str]) -> None:
             "your code leaves an `intervene` open, so every later run would be edited; it is closed now. "
             "`with intervene(lm, …):` closes it by itself"
         )
-    if number := sum(_unhook(module) for module in lm.model.modules()):
+    with ALONE:  # another thread's hooks are its own
+        number = sum(_unhook(module) for module in lm.model.modules())
+    if number:
         hooks, are = ("a hook", "it is") if number == 1 else (f"{number} hooks", "they are")
         left.append(
             f"your code leaves {hooks} on the model, so every later run would be changed; {are} taken off now. "

@@ -7,6 +7,7 @@ token ids and places, refusing where that is ambiguous.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from unicodedata import normalize
@@ -24,8 +25,9 @@ Prompts = str | Sequence[str] | Tensor | Mapping
 
 
 @dataclass
-class RunningCall:
-    """What a running call's tokens don't tell about it: the only state that a `LanguageModel` has, empty between calls."""
+class RunningCall(threading.local):
+    """What a running call's tokens don't tell about it: the only state that a `LanguageModel` has, each thread's own, and empty
+    between calls."""
 
     interventions: list[Callable[[], None]] = field(default_factory=list)  # of each open `intervene`, what ends it
     prompt_width: int | None = None  # under `lm.generate`: how many columns the prompts fill, before the new tokens
@@ -46,7 +48,7 @@ class LanguageModel:
     >>> lm.generate("The capital of Spain is", 1)
     ' Madrid'
 
-    Experiments hang hooks on the model itself, so the runs of one thread wait for those of another.
+    Experiments hang hooks on the model itself, so what one thread runs through it waits for another's runs; `lm.model(…)` itself doesn't.
 
     Args:
         hf_model: a causal language model of the transformers library, on any device, in any dtype; it is switched to

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 
 from ..edits import replace
 from ..hooks import intervene, record
@@ -145,6 +146,11 @@ class LivePatches:
             "said": self.finding(sweep),
         }
 
+    def has(self, cell: Mapping) -> bool:
+        """Whether both prompts have the tokens of a patch (the arguments of `patch`)."""
+        to = cell["position"] if cell.get("to") is None else cell["to"]
+        return max(cell["position"], to) < min(map(len, self.tokens))
+
     def patch(self, layer: int, position: int, to: int | None = None) -> dict:
         """The event of one patch: the likeliest next tokens before and after. See `top_tokens`."""
         top = self.top_tokens(layer, position, to)
@@ -203,21 +209,19 @@ def _word(given: str, likeliest: str) -> str:
 def live_events(lm, cell: Mapping | None = None, map: bool = True, **asked) -> Iterator[dict]:
     """What a request asks for: what one patch does (`cell`: the arguments of `LivePatches.patch`), and the map (`LivePatches.events`);
     or a problem, in a sentence. `asked` are the arguments of `LivePatches`."""
+    live = None
     try:
         live = LivePatches(lm, **asked)
-        if cell:
+        events = live.events() if map else iter(())
+        yield from islice(events, 2)  # the tokens and the words, before what is said of them
+        if cell and (not map or live.has(cell)):
             yield live.patch(**cell)
-        if map:
-            yield from live.events()
+        yield from events
     except ValueError as error:
-        yield {"problem": str(error)}
+        yield {"problem": str(error), "tokens": live and live.tokens}
 
 
 def laid_over(state: Mapping, event: Mapping) -> dict:
-    """A view's state with an event laid over it. What new tokens or a problem make untrue is gone."""
-    kept = dict(state)
-    if "tokens" in event:
-        kept = {name: kept[name] for name in ("cell", "top") if name in kept}
-    if "problem" in event:
-        kept = {name: kept[name] for name in ("tokens", "words") if name in kept}
+    """A view's state with an event laid over it: new tokens, or a problem, take away all that was there, but the words."""
+    kept = {name: state[name] for name in state if name != "waiting" and (name == "words" or "tokens" not in event)}
     return kept | event

@@ -49,13 +49,11 @@ function element(name, properties = {}, ...children) {
 }
 
 const number = x => (x < -0.004 ? "−" : "") + Math.abs(x).toFixed(2);
-const short = x => (x < 0 ? "−" : "") + (Math.abs(x) >= 0.995 ? Math.abs(x).toFixed(Math.abs(x) < 9.5 ? 1 : 0) : Math.abs(x).toFixed(1).slice(1));
+const short = x => (x < 0 ? "−" : "") + Math.abs(x).toFixed(Math.abs(x) < 9.5 ? 1 : 0).replace(/^0\./, ".");
 
 // A view's state with an event laid over it, as `laid_over` of sweeps/live.py.
 export function merge(state, event) {
-  let kept = { ...state };
-  if (event.tokens) kept = { cell: state.cell, top: state.top };
-  if (event.problem) kept = { tokens: state.tokens, words: state.words };
+  const { waiting, ...kept } = "tokens" in event ? { words: state.words } : state;
   return { ...kept, ...event };
 }
 
@@ -83,7 +81,7 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
       labelled("The base’s word", words[0]), labelled("The source’s word", words[1])),
     problem, map, said, site, status);
 
-  let state = {}, chosen = null, cursor = [0, 0], asked = null;
+  let state = {}, chosen = null, cursor = [0, 0], asked = null, back = null;
 
   function wanted(cell, whole) {
     return { base: base.value, source: source.value, component: component.value, metric: metric.value,
@@ -92,7 +90,7 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
 
   function again() {  // something was typed or chosen: what stands there is old
     map.classList.add("old"); said.classList.add("old"); site.classList.add("old");
-    status.textContent = "Waiting for a pause …";
+    status.textContent = "Waiting for the model …";
     asked = wanted(chosen, true);
     ask(asked);
   }
@@ -100,7 +98,8 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
   function patch(layer, position, to = position) {
     chosen = { layer, position, to };
     mark();
-    const whole = state.layers && state.layers.length === state.of;
+    // What is old has to be asked for again; a map that is whole and new is kept.
+    const whole = !map.classList.contains("old") && state.layers && state.layers.length === state.of;
     asked = wanted(chosen, !whole);
     ask(asked);
   }
@@ -155,7 +154,7 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
   root.addEventListener("keydown", event => event.stopPropagation());
 
   function drawMap() {
-    const focused = map.contains(root.getRootNode().activeElement);
+    const focused = back === "map" || map.contains(root.getRootNode().activeElement);
     const [ours, theirs] = state.tokens || [[], []];
     const limit = Math.max(1e-9, ...state.ends.map(Math.abs), ...state.values.flat().map(Math.abs));
     const row = Object.fromEntries(state.layers.map((layer, i) => [layer, i]));
@@ -182,6 +181,7 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
     if (!state.layers.includes(cursor[1]) && !focused) cursor[1] = state.layers[0];
     mark();
     if (focused) cellAt(...cursor)?.focus();
+    if (back === "map") back = null;
   }
 
   function drawSite() {
@@ -191,7 +191,7 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
     send.value = cell.to;
     send.addEventListener("change", () => patch(cell.layer, cell.position, +send.value));
     const names = { base: "base run", patched: "patched", source: "source run" };
-    const focused = site.contains(root.getRootNode().activeElement);
+    const focused = back === "site" || site.contains(root.getRootNode().activeElement);
     const code = text => element("code", { textContent: text });
     const rows = top.base.map((_, i) => element("tr", {}, ...Object.keys(names).map(name =>
       element("td", {}, code(top[name][i][0]), ` ${(100 * top[name][i][1]).toFixed(1)} %`))));
@@ -202,20 +202,23 @@ export function liveMap(root, { components, metrics, examples = [] }, ask) {
       element("table", { className: "top" }, element("thead", {}, element("tr", {}, ...Object.values(names).map(name => element("th", { scope: "col", textContent: name })))),
         element("tbody", {}, ...rows)));
     if (focused) send.focus();
+    if (back === "site") back = null;
   }
 
-  return function show(next) {
+  return function show(next, other = false) {
+    const active = root.getRootNode().activeElement;  // what is drawn anew takes the focus back
+    if (map.contains(active)) back = "map"; else if (site.contains(active)) back = "site"; else if (root.contains(active)) back = null;
     const first = !Object.keys(state).length;
     state = next;
     const mine = state.asked;  // the view that is shown first, or that was chosen by code, comes with what it was asked for
-    if (mine && (first || !asked)) {
+    if (mine && (first || !asked || other)) {
       [base.value, source.value, component.value, metric.value] = [mine.base, mine.source, mine.component, mine.metric];
       words.forEach((word, i) => { word.value = mine.words[i]; });
       chosen = mine.cell; if (chosen) cursor = [chosen.position, chosen.layer];
     }
     problem.textContent = state.problem || "";
     words.forEach((word, i) => { word.placeholder = (state.words || ["", ""])[i]; });
-    map.classList.remove("old"); said.classList.remove("old"); site.classList.remove("old");
+    for (const part of [map, said, site]) part.classList.toggle("old", Boolean(state.waiting));
     const drawn = state.layers && !state.problem;
     if (drawn) drawMap(); else map.replaceChildren();
     said.textContent = drawn ? state.said : "";
@@ -234,12 +237,15 @@ function render({ model, el }) {
   el.append(root);
   let number = 0;
   const show = liveMap(root, model.get("choices"), asked => {
-    model.set("asked", { ...asked, number: ++number });
+    number = Math.max(number, (model.get("asked") || {}).number || 0) + 1;  // another view may have asked, too
+    model.set("asked", { ...asked, number });
     model.save_changes();
   });
   const changed = () => {
     const state = model.get("state");
-    if ((state.number ?? 0) >= number) show(state);  // what was asked for before is old
+    const theirs = state.number ?? 0;
+    if (theirs >= number) show(state, theirs > number);  // what was asked for before is old
+    number = Math.max(number, theirs);
   };
   model.on("change:state", changed);
   number = (model.get("asked") || {}).number || 0;

@@ -81,10 +81,10 @@ class live_patching(Live):
     def state(self) -> dict:
         """What a view shows, whole; computed once."""
         if self._state is None:
-            self._state = {"asked": self.asked}
+            state: dict = {}
             for event in live_events(self.lm, **self.asked):
-                self._state = laid_over(self._state, event)
-            self._state["asked"] = self.asked
+                state = laid_over(state, event)
+            self._state = state | {"asked": self.asked}
         return self._state
 
     @property
@@ -96,7 +96,10 @@ class live_patching(Live):
         rows = [
             (
                 code(f"{i} {token}"),
-                [heat_cell(layer, token, row[i], limit) for layer, row in enumerate(state["values"])],
+                [
+                    heat_cell(layer, token, row[i], limit)
+                    for layer, row in zip(state["layers"], state["values"], strict=True)
+                ],
             )
             for i, token in enumerate(state["tokens"][0])
         ]
@@ -135,11 +138,15 @@ class live_patching(Live):
         view = _view()(choices=choices, state=self.state)
 
         def put(asked: Mapping, event: Mapping) -> None:
+            shown = view.state = laid_over(view.state, event) | {"number": asked["number"], "asked": asked}
+            if self._widget is not view:  # something else was chosen by code since
+                return
             for name in ("base", "source", "component", "metric", "words"):
                 setattr(self, name, asked[name])
             place = asked["cell"] or dict.fromkeys(("layer", "position", "to"))
             self.layer, self.position, self.to = (place[name] for name in ("layer", "position", "to"))
-            view.state = self._state = laid_over(view.state, event) | {"number": asked["number"], "asked": asked}
+            whole = "problem" in shown or len(shown.get("layers", ())) == shown.get("of", -1)
+            self._state = shown if whole else None  # what is told as text is told whole
 
         worker = Worker(lambda asked: live_events(self.lm, **{k: v for k, v in asked.items() if k != "number"}), put)
         view.observe(lambda change: worker.ask(change["new"]), names="asked")
@@ -161,7 +168,7 @@ class Worker:
     def ask(self, asked: Mapping) -> None:
         self._asked = asked
         self._new.set()
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="live patching", daemon=True)
             self._thread.start()
 
@@ -186,12 +193,8 @@ class Worker:
             except Stopped:
                 pass
             except Exception as error:  # a dead thread would be a dead form
-                self._put(
-                    asked,
-                    {
-                        "problem": f"Something failed inside ({type(error).__name__}: {error}). Change a prompt to try again."
-                    },
-                )
+                said = f"Something failed inside ({type(error).__name__}: {error}). Change a prompt to try again."
+                self._put(asked, {"tokens": None, "problem": said})
 
 
 @cache

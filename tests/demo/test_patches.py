@@ -72,7 +72,7 @@ def test_a_cell_by_itself_and_with_the_map(client, lm):
     assert alone["cell"] == cell and alone["top"].keys() == expected["top"].keys()
     for name, top in alone["top"].items():
         assert [token for token, _ in top] == [token for token, _ in expected["top"][name]]
-    first, *rest = events(client.post("/patch", json=wanted(cell={"layer": 7, "position": 3})))
+    _tokens, _words, first, *rest = events(client.post("/patch", json=wanted(cell={"layer": 7, "position": 3})))
     assert first["cell"] == {"layer": 7, "position": 3, "to": 3} and len(rest[-1]["values"]) == 12
 
 
@@ -84,7 +84,7 @@ def test_a_cell_by_itself_and_with_the_map(client, lm):
         ({"source": "The city"}, "The base prompt has 6 tokens and the source prompt 2"),
         ({"source": BASE}, "Both prompts are the same"),
         ({"words": [" a", " incomprehensibilities"]}, "one token was expected"),
-        ({"cell": {"layer": 7, "position": 9}}, "Position 9 is outside"),
+        ({"cell": {"layer": 7, "position": 9}, "map": False}, "Position 9 is outside"),
         ({"cell": {"layer": 99, "position": 1}}, "99"),
     ],
 )

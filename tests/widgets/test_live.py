@@ -111,7 +111,7 @@ PROBLEMS = [
     ({"component": "soul"}, "There is no component 'soul': choose one of residual stream"),
     ({"metric": "taste"}, "There is no metric 'taste'"),
     ({"cell": {"layer": 99, "position": 0}}, "99"),
-    ({"cell": {"layer": 0, "position": 0, "to": 9}}, "Position 9 is outside"),
+    ({"cell": {"layer": 0, "position": 0, "to": 9}, "map": False}, "Position 9 is outside"),
 ]  # fmt: skip
 
 
@@ -124,10 +124,18 @@ def test_what_can_not_be_shown_is_a_sentence_in_place_of_the_map(lm, asked, says
 
 
 def test_new_tokens_take_the_old_map_away():
-    state = laid_over({"tokens": 1, "words": 2, "values": 3, "said": 4, "cell": 5, "top": 6}, {"tokens": 7})
-    assert state == {"tokens": 7, "cell": 5, "top": 6}
-    assert laid_over(state | {"words": 2, "values": 3}, {"problem": "!"}) == {"tokens": 7, "words": 2, "problem": "!"}
+    old = {"tokens": 1, "words": 2, "values": 3, "said": 4, "cell": 5, "top": 6, "waiting": 7}
+    assert laid_over(old, {"tokens": 8}) == {"tokens": 8, "words": 2}, "and the next words of the old prompts, too"
+    assert laid_over(old, {"problem": "!", "tokens": None}) == {"tokens": None, "words": 2, "problem": "!"}
+    assert laid_over(old, {"cell": 9}) == {name: old[name] for name in old if name != "waiting"} | {"cell": 9}
     assert laid_over({"problem": "!", "tokens": 1}, {"tokens": 2}) == {"tokens": 2}
+
+
+def test_a_cell_that_new_prompts_do_not_have_is_left_out(lm):
+    state = whole(lm, base="In Rome", source="In Paris", cell={"layer": 3, "position": 5, "to": 1})
+    assert "problem" not in state and "top" not in state and len(state["values"]) == 12
+    state = whole(lm, source="The city of Paris", cell={"layer": 3, "position": 5, "to": 1})
+    assert "patches go from a token" in state["problem"] and len(state["tokens"][1]) == 4
 
 
 # -- without a browser --------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Watch:
 
             return hook
 
-        with without_hooks(model), measuring(model), torch.no_grad(), ExitStack() as stack:
+        with measuring(model), without_hooks(model), torch.no_grad(), ExitStack() as stack:
             for name, module in model.named_modules():
                 if names is None or name in names:
                     stack.enter_context(module.register_forward_pre_hook(entering(name), with_kwargs=True))
