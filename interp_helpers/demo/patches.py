@@ -73,6 +73,7 @@ class Choices(BaseModel):
 
 
 def choices() -> Choices:
+    """The components and metrics of `LivePatches`, and pairs of the banks."""
     some = [*pairs("landmark_city")[:6], *pairs("capital")[:6]]
     examples = [Example(base=p.base, source=p.source, words=[p.base_answer, p.source_answer]) for p in some]
     return Choices(components=list(LivePatches.COMPONENTS), metrics=list(LivePatches.METRICS), examples=examples)

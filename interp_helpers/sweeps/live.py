@@ -187,7 +187,7 @@ class LivePatches:
         row, column = divmod(int(moved.argmax()), moved.shape[1])
         value, place = (
             float(sweep.values[row, column]),
-            f"layer {layers[row]}, token {sweep.labels['position'][column]}",
+            f"layer {layers[row]}, token {column} {self.tokens[0][column].strip()}",
         )
         said = f"The patch that changes most is at {place}: "
         if self.metric != "logit difference":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -91,7 +92,7 @@ class live_patching(Live):
     def html(self) -> str:
         state = self.state
         if "problem" in state:
-            return f"<p>{code(state['problem'])}</p>"
+            return f"<p>{html.escape(state['problem'])}</p>"
         limit = max(abs(x) for x in [*state["ends"], *sum(state["values"], [])]) or 1.0
         rows = [
             (
@@ -106,7 +107,7 @@ class live_patching(Live):
         chosen = (-1, -1) if self.asked["cell"] is None else (self.position, self.layer)
         ticks = [f"{layer}" if layer % 5 == 0 else "" for layer in range(state["of"])]
         caption = f"Patching the {self.component} from “{self.source}” into “{self.base}”: {state['metric']}."
-        told = heat_table(rows, chosen, ticks, caption) + f"<p>{code(state['said'])}</p>"
+        told = heat_table(rows, chosen, ticks, caption) + f"<p>{html.escape(state['said'])}</p>"
         if "top" in state:
             top = state["top"]
             table = [[f"{code(token)} {share:.1%}" for token, share in row] for row in zip(*top.values(), strict=True)]
